@@ -24,6 +24,6 @@ void buf_add(struct buf *b, const void *p, size_t n);
 void buf_str(struct buf *b, const char *s); /* appends a C string */
 void buf_chr(struct buf *b, char c);
 void buf_fmt(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void buf_vfmt(struct buf *b, const char *fmt, va_list ap);
+void buf_vfmt(struct buf *b, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
 void buf_json(struct buf *b, const char *s, size_t n); /* a quoted, escaped JSON string of n UTF-8 bytes */
 void buf_json_f(struct buf *b, double v);              /* a JSON number; inf and nan are clamped to +-9999 */

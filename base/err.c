@@ -2,7 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static int set(struct err *e, int code, const char *param, const char *fmt, va_list ap)
+__attribute__((format(printf, 4, 0))) static int set(struct err *e, int code, const char *param,
+                                                     const char *fmt, va_list ap)
 {
     if (!e) return code;
     e->code = code;

@@ -152,9 +152,10 @@ static int close_frame(struct scan *p)
     struct frame *f = &p->frame[--p->depth];
     p->i++;
     if (!f->object) return 0;
-    uint64_t *key = p->key + f->first_key;
     int n = p->n_key - f->first_key;
     p->n_key = f->first_key;
+    if (!n) return 0;
+    uint64_t *key = p->key + f->first_key;
     qsort(key, (size_t)n, sizeof *key, compare_u64);
     for (int i = 1; i < n; i++)
         if (key[i] == key[i - 1]) return fail(p, "duplicate key in an object");

@@ -92,5 +92,5 @@ void utf8_clean(struct buf *b, const char *s, size_t n)
         i += skip;
         start = i;
     }
-    buf_add(b, s + start, n - start);
+    if (start < n) buf_add(b, s + start, n - start);
 }

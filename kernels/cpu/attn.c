@@ -1,0 +1,184 @@
+/* Cuts a step's attention into tiles, and long contexts into spans, and deals them to the pool. */
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include "cpu.h"
+#include "kv.h"
+#include "ref.h"
+#include "step.h"
+
+/* One item's part of the step. Units are numbered over all jobs; in a job: KV head, then tile, then span if split. */
+struct job {
+    const struct attn_item *it;
+    int rows, tiles;  /* of one KV head */
+    int first, spans; /* of the item; spans is 0 unless they are computed apart */
+    float *rec;       /* [kv head][span][row] records, if split */
+    int64_t end;      /* first unit of the next job */
+    int64_t join_end; /* the same for joins: units without spans, of split jobs only */
+};
+struct attn_state {
+    int max_rows;
+    struct job *job;   /* [max_rows] */
+    size_t scratch, n_rec;
+    float *mem;        /* [threads][scratch], then n_rec floats for records */
+    _Atomic int64_t next;
+};
+struct step_run {
+    const struct attn_args *a;
+    struct cpu_backend *be;
+    int n_job;
+};
+
+int cpu_attn_reserve(struct cpu_backend *be, int max_rows, int max_heads, int max_head_dim, int max_ctx, struct err *e)
+{
+    cpu_attn_close(be);
+    size_t threads = (size_t)pool_size(be->pool), spans = (size_t)(max_ctx + ATTN_SPAN - 1) / ATTN_SPAN, total;
+    struct attn_state *s = calloc(1, sizeof *s);
+    be->attn = s;
+    if (!s) return err_set(e, ERR_NOMEM, "out of memory");
+    s->max_rows = max_rows;
+    s->scratch = (attn_scratch(max_head_dim) + 15) / 16 * 16;
+    /* Room to split a few decodes of full length: more of them keep the threads busy anyway. */
+    total = attn_record(max_head_dim) * (size_t)max_heads;
+    if (__builtin_mul_overflow(total, spans * (1 + threads / 8), &s->n_rec) ||
+        __builtin_add_overflow(s->n_rec, threads * s->scratch, &total) || total > PTRDIFF_MAX / sizeof(float) - 64)
+        return err_set(e, ERR_NOMEM, "attention scratch too large");
+    s->job = calloc((size_t)max_rows, sizeof *s->job);
+    s->mem = aligned_alloc(64, (total * sizeof(float) + 63) / 64 * 64);
+    if (!s->job || !s->mem) return err_set(e, ERR_NOMEM, "no memory for attention scratch");
+    memset(s->mem, 0, threads * s->scratch * sizeof(float));
+    return 0;
+}
+
+void cpu_attn_close(struct cpu_backend *be)
+{
+    if (!be->attn) return;
+    free(be->attn->job);
+    free(be->attn->mem);
+    free(be->attn);
+    be->attn = NULL;
+}
+
+/* Key rows that the last tile of an item reads, about: what a unit costs. */
+static int64_t tile_cost(const struct attn_args *a, const struct job *j)
+{
+    int64_t keys = j->it->pos + j->it->len, rows = j->rows < ATTN_TILE ? j->rows : ATTN_TILE;
+    if (a->window > 0 && keys > a->window + j->it->len) keys = a->window + j->it->len;
+    return keys * (rows + 4);
+}
+
+static int plan(struct attn_state *s, const struct attn_args *a, int threads)
+{
+    int group = a->n_head / a->n_kv_head;
+    int64_t units = 0, joins = 0, total = 0;
+    size_t record = attn_record(a->head_dim), left = s->n_rec, threads_mem = (size_t)threads * s->scratch;
+    for (int i = 0; i < a->n_item; i++) {
+        struct job *j = &s->job[i];
+        *j = (struct job){.it = &a->item[i], .rows = a->item[i].len * group};
+        j->tiles = (j->rows + ATTN_TILE - 1) / ATTN_TILE;
+        total += tile_cost(a, j) * j->tiles * a->n_kv_head;
+    }
+    for (int i = 0; i < a->n_item; i++) {
+        struct job *j = &s->job[i];
+        int64_t tiles = (int64_t)j->tiles * a->n_kv_head, spans;
+        int end;
+        struct attn_tile all = {a, j->it, 0, 0, j->rows};
+        attn_spans(&all, &j->first, &end);
+        spans = end - j->first;
+        /* A unit above a quarter of a thread's share would leave others waiting at the end. */
+        size_t need = record * (size_t)j->rows * (size_t)a->n_kv_head * (size_t)spans;
+        if (threads > 1 && spans > 1 && tile_cost(a, j) * threads * 4 > total && need <= left) {
+            j->spans = (int)spans;
+            j->rec = s->mem + threads_mem + (s->n_rec - left);
+            left -= need;
+            joins += tiles;
+        }
+        units += tiles * (j->spans ? j->spans : 1);
+        j->end = units;
+        j->join_end = joins;
+    }
+    return a->n_item;
+}
+
+static struct attn_tile tile_of(const struct attn_args *a, const struct job *j, int64_t unit)
+{
+    int row = (int)(unit % j->tiles) * ATTN_TILE, left = j->rows - row;
+    return (struct attn_tile){a, j->it, (int)(unit / j->tiles), row, left < ATTN_TILE ? left : ATTN_TILE};
+}
+
+/* Records of a tile's rows in one span of its job. */
+static float *records(const struct attn_tile *t, const struct job *j, int span)
+{
+    size_t row = ((size_t)t->kv_head * j->spans + (size_t)(span - j->first)) * j->rows + t->row;
+    return j->rec + row * attn_record(t->a->head_dim);
+}
+
+static void run_unit(const struct step_kernels *k, const struct attn_args *a, const struct job *j, int64_t unit,
+                     float *scratch)
+{
+    if (!j->spans) {
+        struct attn_tile t = tile_of(a, j, unit);
+        k->attn_tile(&t, scratch);
+        return;
+    }
+    struct attn_tile t = tile_of(a, j, unit / j->spans);
+    int span = j->first + (int)(unit % j->spans), first, end;
+    attn_spans(&t, &first, &end);
+    if (span >= first && span < end) k->attn_span(&t, span, records(&t, j, span), scratch);
+}
+
+static void run_units(void *arg, int thread, int threads)
+{
+    const struct step_run *r = arg;
+    struct attn_state *s = r->be->attn;
+    (void)threads;
+    float *scratch = s->mem + (size_t)thread * s->scratch;
+    int64_t total = s->job[r->n_job - 1].end;
+    const struct job *j = s->job;
+    for (int64_t u; (u = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed)) < total;) {
+        while (u >= j->end) j++;
+        run_unit(r->be->step, r->a, j, u - (j > s->job ? j[-1].end : 0), scratch);
+    }
+}
+
+static void run_joins(void *arg, int thread, int threads)
+{
+    const struct step_run *r = arg;
+    struct attn_state *s = r->be->attn;
+    int64_t total = s->job[r->n_job - 1].join_end;
+    const struct job *j = s->job;
+    for (int64_t u = thread; u < total; u += threads) {
+        while (u >= j->join_end) j++;
+        struct attn_tile t = tile_of(r->a, j, u - (j > s->job ? j[-1].join_end : 0));
+        int first, end;
+        attn_spans(&t, &first, &end);
+        r->be->step->attn_join(&t, records(&t, j, first), attn_record(r->a->head_dim) * (size_t)j->rows);
+    }
+}
+
+/* Head sizes and blocks that the SIMD kernels do not take: head by head with the scalar ones. */
+static void run_scalar(void *arg, int thread, int threads)
+{
+    const struct step_run *r = arg;
+    const struct attn_args *a = r->a;
+    int64_t u = 0;
+    for (int k = 0; k < a->n_item; k++)
+        for (int i = 0; i < a->item[k].len; i++)
+            for (int h = 0; h < a->n_head; h++, u++)
+                if (u % threads == thread) ref_attn_head(a, &a->item[k], i, h);
+}
+
+void cpu_attn(struct backend *base, const struct attn_args *a)
+{
+    struct cpu_backend *be = cpu_of(base);
+    struct step_run r = {a, be, 0};
+    if (a->n_item == 0) return;
+    if (!be->step || a->kv->kt != KV_TILE || a->head_dim % 8) {
+        pool_run(be->pool, run_scalar, &r);
+        return;
+    }
+    r.n_job = plan(be->attn, a, pool_size(be->pool));
+    atomic_store_explicit(&be->attn->next, 0, memory_order_relaxed);
+    pool_run(be->pool, run_units, &r);
+    if (be->attn->job[r.n_job - 1].join_end) pool_run(be->pool, run_joins, &r);
+}

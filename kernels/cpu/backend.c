@@ -1,0 +1,183 @@
+/* The CPU back end's table, and its ops that are a loop over rows. */
+#include <stdlib.h>
+#include "cpu.h"
+#include "kv.h"
+#include "ref.h"
+#include "step.h"
+
+/* Below so many values an op costs less than waking the pool is worth. */
+enum { SMALL = 8192 };
+
+struct rows {
+    const struct step_kernels *k;
+    void (*fn)(const struct rows *r, int64_t r0, int64_t r1);
+    const void *args;
+    int64_t n, unit; /* items in all; threads take multiples of unit */
+};
+
+static void run_part(void *arg, int i, int n)
+{
+    const struct rows *r = arg;
+    int64_t units = (r->n + r->unit - 1) / r->unit, r0 = units * i / n * r->unit, r1 = units * (i + 1) / n * r->unit;
+    if (r1 > r->n) r1 = r->n;
+    if (r0 < r1) r->fn(r, r0, r1);
+}
+
+/* Items [0, n), `size` values each, over the pool if there is enough to do. */
+static void run_rows(struct backend *base, struct rows *r, int64_t size)
+{
+    struct cpu_backend *be = cpu_of(base);
+    r->k = be->step;
+    if (!r->unit) r->unit = 1;
+    if (r->n * size < SMALL) r->fn(r, 0, r->n);
+    else pool_run(be->pool, run_part, r);
+}
+
+static void add_norm_rows(const struct rows *r, int64_t r0, int64_t r1)
+{
+    (r->k ? r->k->add_norm : ref_add_norm_rows)(r->args, (int)r0, (int)r1);
+}
+
+static void add_norm(struct backend *be, const struct norm_args *a)
+{
+    struct rows r = {.fn = add_norm_rows, .args = a, .n = a->n};
+    run_rows(be, &r, a->dim);
+}
+
+struct row_norm_args {
+    float *x;
+    int dim, stride;
+    const float *w;
+    float eps;
+};
+
+static void row_norm_rows(const struct rows *r, int64_t r0, int64_t r1)
+{
+    const struct row_norm_args *a = r->args;
+    (r->k ? r->k->row_norm : ref_row_norm_rows)(a->x, (int)r0, (int)r1, a->dim, a->stride, a->w, a->eps);
+}
+
+static void row_norm(struct backend *be, float *x, int n, int dim, int stride, const float *w, float eps)
+{
+    struct row_norm_args a = {x, dim, stride, w, eps};
+    struct rows r = {.fn = row_norm_rows, .args = &a, .n = n};
+    run_rows(be, &r, dim);
+}
+
+struct angle_args {
+    const int32_t *pos;
+    const float *inv_freq;
+    int half;
+    float mscale, *cs;
+};
+
+static void angle_rows(const struct rows *r, int64_t r0, int64_t r1)
+{
+    const struct angle_args *a = r->args;
+    ref_rope_angles_rows(a->pos, (int)r0, (int)r1, a->inv_freq, a->half, a->mscale, a->cs);
+}
+
+static void rope_angles(struct backend *be, const int32_t *pos, int n, const float *inv_freq, int half, float mscale,
+                        float *cs)
+{
+    struct angle_args a = {pos, inv_freq, half, mscale, cs};
+    struct rows r = {.fn = angle_rows, .args = &a, .n = n};
+    run_rows(be, &r, (int64_t)half * 32); /* a sine costs some 20 ns */
+}
+
+static void qkv_rows(const struct rows *r, int64_t r0, int64_t r1)
+{
+    (r->k ? r->k->qkv_prep : ref_qkv_rows)(r->args, (int)r0, (int)r1);
+}
+
+static void qkv_prep(struct backend *be, const struct qkv_args *a)
+{
+    struct rows r = {.fn = qkv_rows, .args = a, .n = a->n};
+    run_rows(be, &r, (int64_t)(a->n_head + 2 * a->n_kv_head) * a->head_dim);
+}
+
+struct cap_args {
+    float *x, scale, cap;
+};
+
+static void cap_range(const struct rows *r, int64_t i0, int64_t i1)
+{
+    const struct cap_args *a = r->args;
+    (r->k ? r->k->scale_cap : ref_scale_cap_range)(a->x, i0, i1, a->scale, a->cap);
+}
+
+static void scale_cap(struct backend *be, float *x, int64_t n, float scale, float cap)
+{
+    struct cap_args a = {x, scale, cap};
+    struct rows r = {.fn = cap_range, .args = &a, .n = n, .unit = 64};
+    run_rows(be, &r, 1);
+}
+
+static int kv_alloc(struct backend *be, const struct kv_geom *g, struct kv_store **out, struct err *e)
+{
+    (void)be;
+    return kv_store_alloc(g, out, e);
+}
+
+static void kv_free(struct backend *be, struct kv_store *kv)
+{
+    (void)be;
+    kv_store_free(kv);
+}
+
+static int reserve(struct backend *base, int max_rows, int max_in, int max_heads, int max_head_dim, int max_ctx,
+                   struct err *e)
+{
+    struct cpu_backend *be = cpu_of(base);
+    int rc = cpu_linear_reserve(be, max_rows, max_in, e);
+    return rc ? rc : cpu_attn_reserve(be, max_rows, max_heads, max_head_dim, max_ctx, e);
+}
+
+static int sync_steps(struct backend *be, struct err *e)
+{
+    (void)be, (void)e;
+    return 0; /* ops are done when they return */
+}
+
+static const struct step_kernels *step_kernels(enum cpu_isa isa)
+{
+#if defined(__x86_64__)
+    if (isa >= ISA_AVX512) return &step_avx512;
+    if (isa >= ISA_AVX2) return &step_avx2;
+#endif
+    (void)isa;
+    return NULL;
+}
+
+int cpu_backend_open(struct pool *pool, enum cpu_isa isa, struct backend **out, struct err *e)
+{
+    static const struct ops ops = {
+        .weight_pack = cpu_weight_pack, .weight_free = cpu_weight_free, .weight_info = cpu_weight_info,
+        .kv_alloc = kv_alloc, .kv_free = kv_free, .reserve = reserve,
+        .embed = cpu_embed, .linear = cpu_linear, .linear_glu = cpu_linear_glu,
+        .add_norm = add_norm, .row_norm = row_norm, .rope_angles = rope_angles, .qkv_prep = qkv_prep,
+        .attn = cpu_attn, .scale_cap = scale_cap, .sync = sync_steps,
+    };
+    if (isa > cpu_isa_detect())
+        return err_param(e, ERR_UNSUPPORTED, "cpu-isa", "this machine's processor has no %s", cpu_isa_name(isa));
+    struct cpu_backend *be = calloc(1, sizeof *be);
+    if (!be) return err_set(e, ERR_NOMEM, "out of memory");
+    *be = (struct cpu_backend){.base = {"cpu", cpu_isa_name(isa), &ops}, .pool = pool, .isa = isa, .step = step_kernels(isa)};
+    int rc = cpu_linear_open(be, e);
+    if (rc) {
+        cpu_backend_close(&be->base);
+        return rc;
+    }
+    *out = &be->base;
+    return 0;
+}
+
+void cpu_backend_close(struct backend *base)
+{
+    if (!base) return;
+    struct cpu_backend *be = cpu_of(base);
+    cpu_attn_close(be);
+    cpu_linear_close(be);
+    cpu_weight_close(be);
+    free(be);
+}

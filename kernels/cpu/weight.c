@@ -1,0 +1,137 @@
+/* Memory of packed matrices, and the ops around it. */
+#include "weight.h"
+#include <stdlib.h>
+#include <sys/mman.h>
+#include "cpu.h"
+
+#define X(t, b, g, m, s) [DT_##t] = {b, g, m, s, HEAD_BYTES(m, s), UNIT_BYTES(b, g, m, s)},
+static const struct panel_form forms[DT_COUNT] = {PANEL_FORMS(X)};
+#undef X
+
+const struct panel_form *panel_form(enum dtype t) { return &forms[t]; }
+
+/* A slab is one mapping in huge pages that many matrices share, so that small ones do not each round up to 2 MiB.
+ * It is unmapped with its last matrix, never reused, so that padding can rely on fresh zeros. */
+#define SLAB_BYTES ((size_t)64 << 20)
+#define HUGE_BYTES ((size_t)2 << 20)
+struct slab {
+    size_t size, used;
+    int live; /* matrices, plus one while the back end is filling it */
+};
+
+static struct slab *slab_map(size_t size)
+{
+    size = (size + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES;
+    /* Mapped with 2 MiB to spare and trimmed, so that the slab begins at a multiple of 2 MiB. */
+    uint8_t *p = mmap(NULL, size + HUGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    size_t skip = (HUGE_BYTES - (uintptr_t)p % HUGE_BYTES) % HUGE_BYTES;
+    if (skip) munmap(p, skip);
+    munmap(p + skip + size, HUGE_BYTES - skip);
+    madvise(p + skip, size, MADV_HUGEPAGE);
+    struct slab *s = (struct slab *)(void *)(p + skip);
+    *s = (struct slab){.size = size, .used = 64, .live = 1};
+    return s;
+}
+
+static void slab_drop(struct slab *s)
+{
+    if (s && --s->live == 0) munmap(s, s->size);
+}
+
+static uint8_t *slab_take(struct cpu_backend *be, size_t n, struct slab **out)
+{
+    if (n > SIZE_MAX / 4) return NULL;
+    n = (n + 63) / 64 * 64;
+    if (!be->slab || be->slab->size - be->slab->used < n) {
+        struct slab *s = slab_map(n + 64 > SLAB_BYTES ? n + 64 : SLAB_BYTES);
+        if (!s) return NULL;
+        slab_drop(be->slab);
+        be->slab = s;
+    }
+    struct slab *s = *out = be->slab;
+    uint8_t *p = (uint8_t *)s + s->used;
+    s->used += n;
+    s->live++;
+    return p;
+}
+
+void cpu_weight_close(struct cpu_backend *be)
+{
+    slab_drop(be->slab);
+    be->slab = NULL;
+}
+
+static size_t panel_bytes(enum dtype t, int n_in)
+{
+    const struct panel_form *f = &forms[t];
+    size_t k = (size_t)n_in;
+    if (f->bits) return k / UNIT * (size_t)f->unit_bytes + k / 256 * (size_t)f->head_bytes;
+    return t == DT_F32 ? k * PANEL * 4 : (k + (t == DT_BF16 && k % 2)) * PANEL * 2;
+}
+
+struct pack_job {
+    const struct weight *w;
+    const uint8_t *src;
+    size_t row_bytes;
+};
+static void pack_task(void *arg, int i, int n)
+{
+    struct pack_job *j = arg;
+    const struct weight *w = j->w;
+    int first = (int)((int64_t)w->n_panel * i / n), last = (int)((int64_t)w->n_panel * (i + 1) / n);
+    for (int row = first * PANEL; row < last * PANEL && row < w->n_out; row++)
+        panel_pack_row(w->type, w->n_in, j->src + j->row_bytes * (size_t)row,
+                       w->data + w->panel_bytes * (size_t)(row / PANEL), row % PANEL);
+}
+
+int cpu_weight_pack(struct backend *base, enum dtype t, int n_out, int n_in, const void *src, struct weight **out,
+                    struct err *e)
+{
+    struct cpu_backend *be = cpu_of(base);
+    if ((unsigned)t >= DT_I8) return err_set(e, ERR_UNSUPPORTED, "no matrices of type %d", (int)t);
+    size_t row = dtype_row_bytes(t, n_in), total;
+    if (n_out <= 0 || row == 0)
+        return err_set(e, ERR_INVALID, "%s matrix of %d x %d", dtype_info(t)->name, n_out, n_in);
+    struct weight *w = malloc(sizeof *w);
+    if (!w) return err_set(e, ERR_NOMEM, "out of memory");
+    *w = (struct weight){.type = t, .n_out = n_out, .n_in = n_in, .n_panel = (n_out - 1) / PANEL + 1};
+    w->panel_bytes = panel_bytes(t, n_in);
+    if (__builtin_mul_overflow(w->panel_bytes, (size_t)w->n_panel, &total) ||
+        !(w->data = slab_take(be, total, &w->slab))) {
+        free(w);
+        return err_set(e, ERR_NOMEM, "no memory for a %s matrix of %d x %d", dtype_info(t)->name, n_out, n_in);
+    }
+    /* Room for at least a few rows: linear cannot fail later, whatever reserve was told. */
+    int rc = cpu_linear_reserve(be, 1, n_in, e);
+    if (rc) {
+        cpu_weight_free(base, w);
+        return rc;
+    }
+    struct pack_job job = {w, src, row};
+    pool_run(be->pool, pack_task, &job);
+    *out = w;
+    return 0;
+}
+
+void cpu_weight_free(struct backend *base, struct weight *w)
+{
+    (void)base;
+    if (!w) return;
+    slab_drop(w->slab);
+    free(w);
+}
+
+struct weight_info cpu_weight_info(const struct weight *w)
+{
+    return (struct weight_info){w->type, w->n_out, w->n_in, w->panel_bytes * (size_t)w->n_panel};
+}
+
+void cpu_embed(struct backend *base, const struct weight *w, const int32_t *ids, int n, float scale, float *y)
+{
+    (void)base;
+    for (int i = 0; i < n; i++, y += w->n_in) {
+        panel_unpack_row(w->type, w->n_in, weight_panel(w, ids[i] / PANEL), ids[i] % PANEL, y);
+        for (int k = 0; k < w->n_in; k++) y[k] *= scale;
+    }
+}

@@ -1,0 +1,92 @@
+#include "kv.h"
+#include <stdlib.h>
+#include <sys/mman.h>
+#include "half.h"
+
+enum { HUGE_PAGE = 2 << 20, SLACK = 64 }; /* SLACK: a vector load may start in the last row's last 8 values */
+
+size_t kv_block_bytes(const struct kv_geom *g)
+{
+    size_t n, per = 2 * dtype_row_bytes(g->type, g->head_dim);
+    if (g->type == DT_I8) per = 2 * ((size_t)g->head_dim + sizeof(float));
+    if (__builtin_mul_overflow(per, (size_t)g->n_slot, &n) || __builtin_mul_overflow(n, (size_t)g->block_size, &n) ||
+        __builtin_mul_overflow(n, (size_t)g->n_kv_head, &n))
+        return 0;
+    return n;
+}
+
+static int check_geom(const struct kv_geom *g, struct err *e)
+{
+    if (g->type != DT_F32 && g->type != DT_F16 && g->type != DT_BF16)
+        return err_param(e, ERR_UNSUPPORTED, "kv-cache-dtype", "KV cache type %s is not implemented on this device",
+                         dtype_info(g->type)->name);
+    if (g->n_block < 1 || g->n_slot < 1 || g->n_kv_head < 1 || g->head_dim < 1)
+        return err_set(e, ERR_INVALID, "KV cache without blocks, layers or heads");
+    if (g->head_dim > KV_MAX_HEAD)
+        return err_set(e, ERR_UNSUPPORTED, "head size %d is above %d", g->head_dim, KV_MAX_HEAD);
+    if (g->block_size < 1 || (g->block_size & (g->block_size - 1)))
+        return err_param(e, ERR_INVALID, "block-size", "block size %d is not a power of two", g->block_size);
+    return 0;
+}
+
+int kv_store_alloc(const struct kv_geom *g, struct kv_store **out, struct err *e)
+{
+    int rc = check_geom(g, e);
+    if (rc) return rc;
+    struct kv_store *kv = malloc(sizeof *kv);
+    if (!kv) return err_set(e, ERR_NOMEM, "out of memory");
+    int elem = dtype_info(g->type)->bytes;
+    *kv = (struct kv_store){.g = *g, .kt = g->block_size < KV_TILE ? g->block_size : KV_TILE, .elem = elem};
+    kv->half = (size_t)g->block_size * g->head_dim * elem;
+    kv->unit = 2 * kv->half;
+    size_t block = kv_block_bytes(g), n;
+    if (!block || __builtin_mul_overflow(block, (size_t)g->n_block, &n) || n > PTRDIFF_MAX - HUGE_PAGE - SLACK) goto fail;
+    kv->bytes = (n + SLACK + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    /* Pages come zeroed, and only when first touched. */
+    void *p = mmap(NULL, kv->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) goto fail;
+    (void)madvise(p, kv->bytes, MADV_HUGEPAGE); /* a hint: refusal costs speed only */
+    kv->mem = p;
+    *out = kv;
+    return 0;
+fail:
+    free(kv);
+    return err_set(e, ERR_NOMEM, "no memory for %d KV blocks", g->n_block);
+}
+
+void kv_store_free(struct kv_store *kv)
+{
+    if (!kv) return;
+    munmap(kv->mem, kv->bytes);
+    free(kv);
+}
+
+static inline float saturate(float f, float max) { return f > max ? max : f < -max ? -max : f; }
+
+/* p[i * step] = x[i] in the store's type. */
+static void put(const struct kv_store *kv, unsigned char *p, int step, const float *x)
+{
+    int n = kv->g.head_dim;
+    if (kv->g.type == DT_F32) {
+        float *d = (float *)(void *)p;
+        for (int i = 0; i < n; i++) d[(size_t)i * step] = saturate(x[i], 0x1.fffffep127f);
+        return;
+    }
+    uint16_t *d = (uint16_t *)(void *)p;
+    if (kv->g.type == DT_F16)
+        for (int i = 0; i < n; i++) d[(size_t)i * step] = half_from_f32(saturate(x[i], 65504));
+    else
+        for (int i = 0; i < n; i++) d[(size_t)i * step] = bf16_from_f32(saturate(x[i], 0x1.fep127f));
+}
+
+void kv_store_k(struct kv_store *kv, int block, int slot, int head, int token, const float *x)
+{
+    size_t at = ((size_t)(token / kv->kt) * kv->g.head_dim * kv->kt + token % kv->kt) * kv->elem;
+    put(kv, (unsigned char *)kv_unit(kv, block, slot, head) + at, kv->kt, x);
+}
+
+void kv_store_v(struct kv_store *kv, int block, int slot, int head, int token, const float *x)
+{
+    size_t at = (size_t)token * kv->g.head_dim * kv->elem;
+    put(kv, (unsigned char *)kv_unit(kv, block, slot, head) + kv->half + at, 1, x);
+}

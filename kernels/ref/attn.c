@@ -1,0 +1,42 @@
+#include <math.h>
+#include "half.h"
+#include "kv.h"
+#include "ref.h"
+
+static float load(enum dtype t, const unsigned char *p, size_t i)
+{
+    if (t == DT_F32) return ((const float *)(const void *)p)[i];
+    uint16_t u = ((const uint16_t *)(const void *)p)[i];
+    return t == DT_F16 ? half_to_f32(u) : bf16_to_f32(u);
+}
+
+static double score(const struct attn_args *a, const float *q, const unsigned char *unit, int token)
+{
+    const struct kv_store *kv = a->kv;
+    size_t tile = (size_t)(token / kv->kt) * a->head_dim * kv->kt + token % kv->kt;
+    double s = 0;
+    for (int d = 0; d < a->head_dim; d++)
+        s += (double)q[d] * load(kv->g.type, unit, tile + (size_t)d * kv->kt);
+    s *= (double)a->scale;
+    return a->cap > 0 ? a->cap * tanh(s / a->cap) : s;
+}
+
+/* Online softmax over the keys in order (Milakov & Gimelshein 2018). */
+void ref_attn_head(const struct attn_args *a, const struct attn_item *it, int i, int head)
+{
+    const struct kv_store *kv = a->kv;
+    int dim = a->head_dim, bs = kv->g.block_size, pos = it->pos + i;
+    int first = a->window > 0 && pos >= a->window ? pos - a->window + 1 : 0;
+    const float *q = a->q + (size_t)(it->row + i) * a->q_stride + (size_t)head * dim;
+    float *out = a->out + (size_t)(it->row + i) * a->out_stride + (size_t)head * dim;
+    double acc[KV_MAX_HEAD] = {0}, max = -INFINITY, sum = 0;
+    for (int t = first; t <= pos; t++) {
+        const unsigned char *unit = kv_unit(kv, it->table[t / bs], a->slot, head / (a->n_head / a->n_kv_head));
+        double s = score(a, q, unit, t % bs), m = s > max ? s : max, keep = exp(max - m), p = exp(s - m);
+        for (int d = 0; d < dim; d++)
+            acc[d] = acc[d] * keep + p * load(kv->g.type, unit + kv->half, (size_t)(t % bs) * dim + d);
+        sum = sum * keep + p;
+        max = m;
+    }
+    for (int d = 0; d < dim; d++) out[d] = (float)(acc[d] / sum);
+}

@@ -1,0 +1,63 @@
+/* What the ops other than matrix products need beyond emulated_avx512.h, in halves of 256 bits. */
+#pragma once
+#include "emulated_avx512.h"
+
+#undef _mm512_extractf32x8_ps
+#undef _mm512_insertf32x8
+#undef _mm512_maskz_loadu_ps
+#undef _mm512_mask_storeu_ps
+#undef _mm512_cvtps_ph
+#undef _mm512_cvtepu16_epi32
+#undef _mm512_cvtps_epi32
+#undef _mm512_roundscale_ps
+#define _mm512_maskz_loadu_ps emulated_load_n
+#define _mm512_mask_storeu_ps emulated_store_n
+#define _mm512_cvtepu16_epi32 emulated_cvtepu16
+#define _mm512_cvtps_epi32 emulated_cvtps_epi32
+#define _mm512_extractf32x8_ps(v, i) (simde__m512_to_private(v).m256[i])
+#define _mm512_insertf32x8(v, h, i)  emulated_insert(v, h)
+static inline simde__m512 emulated_insert(simde__m512 v, __m256 high)
+{
+    simde__m512_private x = simde__m512_to_private(v);
+    x.m256[1] = high;
+    return simde__m512_from_private(x);
+}
+static inline simde__m512 emulated_load_n(unsigned mask, const float *p)
+{
+    simde__m512_private x;
+    for (int i = 0; i < 16; i++) x.f32[i] = mask >> i & 1 ? p[i] : 0;
+    return simde__m512_from_private(x);
+}
+static inline void emulated_store_n(float *p, unsigned mask, simde__m512 v)
+{
+    simde__m512_private x = simde__m512_to_private(v);
+    for (int i = 0; i < 16; i++)
+        if (mask >> i & 1) p[i] = x.f32[i];
+}
+#define _mm512_cvtps_ph(v, how) emulated_cvtps_ph(v)
+static inline __m256i emulated_cvtps_ph(simde__m512 v)
+{
+    simde__m512_private x = simde__m512_to_private(v);
+    return _mm256_setr_m128i(_mm256_cvtps_ph(x.m256[0], 0), _mm256_cvtps_ph(x.m256[1], 0));
+}
+static inline simde__m512i emulated_cvtepu16(__m256i v)
+{
+    simde__m512i_private x;
+    x.m256i[0] = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(v));
+    x.m256i[1] = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(v, 1));
+    return simde__m512i_from_private(x);
+}
+static inline simde__m512i emulated_cvtps_epi32(simde__m512 v)
+{
+    simde__m512_private x = simde__m512_to_private(v);
+    simde__m512i_private y;
+    for (int i = 0; i < 2; i++) y.m256i[i] = _mm256_cvtps_epi32(x.m256[i]);
+    return simde__m512i_from_private(y);
+}
+#define _mm512_roundscale_ps(v, how) emulated_round(v)
+static inline simde__m512 emulated_round(simde__m512 v)
+{
+    simde__m512_private x = simde__m512_to_private(v);
+    for (int i = 0; i < 2; i++) x.m256[i] = _mm256_round_ps(x.m256[i], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    return simde__m512_from_private(x);
+}

@@ -1,0 +1,205 @@
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include "store_impl.h"
+
+/* Tensors that carry no weight: tables that are computed from the configuration. */
+static const char *const ignorable[] = {
+    "rotary_emb.inv_freq", "rope_freqs.weight",     "rope_factors_long.weight", "rope_factors_short.weight",
+    "attn.masked_bias",    "rotary_emb.cos_cached", "rotary_emb.sin_cached",
+};
+
+static struct tensor *find(const struct store *s, const char *name)
+{
+    struct tensor key = {.name = name}, *k = &key;
+    struct tensor **hit =
+        s->n ? bsearch(&k, s->by_name, (size_t)s->n, sizeof *s->by_name, store_by_name) : NULL;
+    return hit ? *hit : NULL;
+}
+
+const struct tensor *store_find(const struct store *s, const char *name) { return find(s, name); }
+size_t store_total_bytes(const struct store *s) { return s->total; }
+size_t store_used_bytes(const struct store *s) { return s->used; }
+
+void store_types(const struct store *s, char *out, size_t n)
+{
+    bool done[DT_COUNT] = {false};
+    size_t len = 0;
+    *out = 0;
+    for (;;) {
+        int best = -1;
+        for (int t = 0; t < DT_COUNT; t++)
+            if (!done[t] && s->type_bytes[t] && (best < 0 || s->type_bytes[t] > s->type_bytes[best]))
+                best = t;
+        if (best < 0 || len + 8 > n) return;
+        done[best] = true;
+        len +=
+            (size_t)snprintf(out + len, n - len, "%s%s", len ? " " : "", dtype_info((enum dtype)best)->name);
+    }
+}
+
+/* The checked accessor: present, a usable type, and of shape [n_out][n_in] (n_out 0: a vector of n_in). */
+static int take(struct store *s, const char *name, int n_out, int n_in, struct tensor **out, struct err *e)
+{
+    struct tensor *t = find(s, name);
+    bool same;
+    if (!t) return err_param(e, ERR_FORMAT, name, "tensor %s is missing", name);
+    if (!t->plain)
+        return err_param(e, ERR_UNSUPPORTED, name, "tensor %s has a type that is not supported", name);
+    same =
+        n_out ? t->n_dim == 2 && t->dim[0] == n_out && t->dim[1] == n_in : t->n_dim == 1 && t->dim[0] == n_in;
+    if (!same && n_out)
+        return err_param(e, ERR_FORMAT, name,
+                         "tensor %s has shape [%lld, %lld], not [%d, %d] as the configuration says", name,
+                         (long long)t->dim[0], (long long)(t->n_dim > 1 ? t->dim[1] : 1), n_out, n_in);
+    if (!same)
+        return err_param(e, ERR_FORMAT, name, "tensor %s has %lld values, not %d as the configuration says",
+                         name, (long long)t->dim[0], n_in);
+    if (!t->used) s->used += t->bytes;
+    t->used = true;
+    *out = t;
+    return 0;
+}
+
+/* Copied or converted already: the source pages need not stay resident. */
+static void drop_pages(const void *data, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)data + page - 1) & ~(page - 1),
+              to = ((uintptr_t)data + bytes) & ~(page - 1);
+    if (to > from) madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
+/* splitmix64 (Steele, Lea, Flood 2014) of a counter: any part of a dummy tensor can be made alone. */
+static uint64_t mix(uint64_t x)
+{
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+static uint64_t name_key(const struct store *s, const char *name)
+{
+    uint64_t h = s->seed;
+    for (; *name; name++) h = mix(h ^ (unsigned char)*name);
+    return h;
+}
+
+/* Uniform in +-sqrt(3 / n_in): unit variance in gives unit variance out. */
+static void dummy_row(uint64_t key, int64_t row, int n, float *out)
+{
+    float scale = sqrtf(3.0f / (float)n) * 0x1p-31f;
+    for (int i = 0; i < n; i += 2) {
+        uint64_t r = mix(key ^ ((uint64_t)row << 32 | (uint32_t)i));
+        out[i] = (float)(int32_t)r * scale;
+        if (i + 1 < n) out[i + 1] = (float)(int32_t)(r >> 32) * scale;
+    }
+}
+
+/* Fills dst with the rows in type `as`, from the tensor, or from nothing for dummy weights (t == NULL). */
+static int make_rows(const struct store *s, const struct tensor *t, const struct matrix_spec *m,
+                     enum dtype as, void *dst, struct err *e)
+{
+    size_t dst_row = dtype_row_bytes(as, m->n_in), src_row = t ? dtype_row_bytes(t->type, m->n_in) : 0;
+    uint64_t key = name_key(s, m->name);
+    float *f = malloc((size_t)m->n_in * sizeof *f);
+    if (!f) return store_no_memory(e);
+    for (int64_t i = 0; i < m->n_row; i++) {
+        unsigned char *to = (unsigned char *)dst + (size_t)i * dst_row;
+        if (t)
+            dtype_to_f32(t->type, (const unsigned char *)t->data + (size_t)(m->row + i) * src_row, f,
+                         m->n_in);
+        else
+            dummy_row(key, m->row + i, m->n_in, f);
+        if (as == DT_F32)
+            memcpy(to, f, dst_row);
+        else
+            dtype_from_f32(as, f, to, m->n_in);
+    }
+    free(f);
+    return 0;
+}
+
+int store_matrix(struct store *s, struct backend *be, const struct matrix_spec *m, struct weight **out,
+                 struct err *e)
+{
+    struct tensor *t = NULL;
+    void *made = NULL;
+    const void *src;
+    *out = NULL;
+    if (!s->dummy && take(s, m->name, m->n_out, m->n_in, &t, e)) return e->code;
+    enum dtype type = t ? t->type : s->dummy_type,
+               as = dtype_is_quant(type) || m->as == DT_COUNT ? type : m->as;
+    size_t row = dtype_row_bytes(as, m->n_in);
+    if (!row)
+        return err_param(e, ERR_FORMAT, m->name, "tensor %s: rows of %d are not whole blocks", m->name,
+                         m->n_in);
+    s->type_bytes[as] += row * (size_t)m->n_row;
+    if (!be) return 0;
+    if (t && as == type) {
+        src = (const unsigned char *)t->data + (size_t)m->row * row;
+    } else {
+        if (!(made = malloc(row * (size_t)m->n_row))) return store_no_memory(e);
+        if (make_rows(s, t, m, as, made, e)) {
+            free(made);
+            return e->code;
+        }
+        src = made;
+    }
+    int rc = be->ops->weight_pack(be, as, m->n_row, m->n_in, src, out, e);
+    if (rc) err_prefix(e, "tensor %s: ", m->name);
+    if (t)
+        drop_pages((const unsigned char *)t->data + (size_t)m->row * dtype_row_bytes(t->type, m->n_in),
+                   dtype_row_bytes(t->type, m->n_in) * (size_t)m->n_row);
+    free(made);
+    return rc;
+}
+
+int store_vector(struct store *s, const char *name, int n, float offset, bool check_only, float **out,
+                 struct err *e)
+{
+    struct tensor *t = NULL;
+    *out = NULL;
+    if (!s->dummy && take(s, name, 0, n, &t, e)) return e->code;
+    if (t && !dtype_row_bytes(t->type, n))
+        return err_param(e, ERR_FORMAT, name, "tensor %s: %d values are not whole blocks", name, n);
+    if (check_only) return 0;
+    if (!(*out = malloc((size_t)n * sizeof **out))) return store_no_memory(e);
+    /* dummy norms are near one, whatever offset the architecture adds; dummy biases do no harm there */
+    if (!t)
+        dummy_row(name_key(s, name), 0, n, *out);
+    else
+        dtype_to_f32(t->type, t->data, *out, n);
+    for (int i = 0; i < n; i++) (*out)[i] += t ? offset : 1.0f;
+    return 0;
+}
+
+static bool is_ignorable(const char *name)
+{
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof ignorable / sizeof *ignorable; i++) {
+        size_t k = strlen(ignorable[i]);
+        if (n >= k && !strcmp(name + n - k, ignorable[i])) return true;
+    }
+    return false;
+}
+
+int store_check_leftover(const struct store *s, bool (*ignore)(const char *name, void *ctx), void *ctx,
+                         struct err *e)
+{
+    int left = 0;
+    const char *first = NULL;
+    for (int i = 0; i < s->n; i++) {
+        if (s->by_name[i]->used || is_ignorable(s->by_name[i]->name) ||
+            (ignore && ignore(s->by_name[i]->name, ctx)))
+            continue;
+        if (!left++) first = s->by_name[i]->name;
+    }
+    if (!left) return 0;
+    return err_param(e, ERR_FORMAT, first,
+                     "tensor %s is in the file, but the configuration has no place for it (%d such)", first,
+                     left);
+}

@@ -1,0 +1,280 @@
+/* One step: plan, forward, logits in slices, one token for each sequence that is up to date, stop checks, commit,
+ * mailboxes. Nothing here allocates. */
+#include <string.h>
+#include <time.h>
+#include "clock.h"
+#include "engine_impl.h"
+#include "log.h"
+
+#define MAX_FAILURES    3    /* failed steps in a row after which the engine gives up */
+#define MAX_EMPTY_PLANS 1000 /* in a row, while work waits */
+
+/* What each row of logits is for. Rows of an item predict the tokens after its last n_logits positions. */
+static int fill_rows(struct engine *en, const struct batch_plan *plan)
+{
+    int n = 0;
+    for (int i = 0; i < plan->n_item; i++) {
+        const struct plan_item *it = &plan->item[i];
+        struct request *r = it->seq->owner;
+        for (int k = it->n_logits; k > 0; k--) {
+            int pos = it->q_start + it->q_len - k + 1; /* the token predicted */
+            struct row_job *row = &en->row[n++];
+            *row = (struct row_job){.r = r, .pos = pos};
+            if (pos == it->seq->n_tok) {
+                row->kind = ROW_DRAW;
+            } else if (r->prompt_out && pos < r->n_prompt && pos >= r->n_prompt_out) {
+                row->kind = ROW_PROMPT; /* a recompute after preemption passes over the known ones */
+            }
+        }
+    }
+    return n;
+}
+
+static void put_token(struct request *r, struct out_token *to, int top, const struct sample_out *o)
+{
+    *to = (struct out_token){o->token, o->logprob, o->rank, o->n_top, top};
+    if (o->n_top) memcpy(r->top + top, o->top, (size_t)o->n_top * sizeof *o->top);
+}
+
+/* Bans end-of-sequence and stop ids while the answer is shorter than min_tokens. */
+static struct sample_in sample_in(const struct engine *en, const struct request *r, int pos)
+{
+    const struct gen_params *p = &r->p;
+    struct sample_in in = {.p = p, .seen = r->penalised ? &r->seen : NULL, .position = pos};
+    if (r->n_out < p->min_tokens) {
+        in.ban[0] = en->eos;
+        in.n_ban[0] = p->ignore_eos ? 0 : en->n_eos;
+        in.ban[1] = p->stop_token;
+        in.n_ban[1] = p->n_stop_token;
+    }
+    return in;
+}
+
+/* Each row writes to places of its own: its request's next answer token, or one prompt entry. */
+static void do_row(struct engine *en, struct sampler *s, struct row_job *row, float *logits)
+{
+    struct request *r = row->r;
+    struct sample_out o = {0};
+    if (row->kind == ROW_DRAW) {
+        struct sample_in in = sample_in(en, r, row->pos);
+        row->status = sampler_row(s, logits, &in, &o, NULL);
+        put_token(r, &r->out[r->n_out], request_top_answer(r, r->n_out), &o);
+    } else if (row->kind == ROW_PROMPT) {
+        row->status = sampler_score(s, logits, r->seq.tok[row->pos], r->p.prompt_logprobs, &o, NULL);
+        put_token(r, &r->prompt_out[row->pos], request_top_prompt(r, row->pos), &o);
+    }
+}
+
+struct slice {
+    struct engine *en;
+    struct row_job *row;
+    float *logits; /* [n][vocab] */
+    int n;
+};
+
+static void slice_part(void *arg, int i, int n)
+{
+    struct slice *s = arg;
+    size_t vocab = (size_t)s->en->model->arch.vocab;
+    for (int k = i; k < s->n; k += n) do_row(s->en, s->en->sampler[i], &s->row[k], s->logits + (size_t)k * vocab);
+}
+
+static int sample_rows(struct engine *en, int n_row, struct err *e)
+{
+    int max = runner_logits_max(en->runner);
+    for (int at = 0; at < n_row; at += max) {
+        struct slice s = {.en = en, .row = en->row + at, .n = n_row - at < max ? n_row - at : max};
+        int status = runner_logits(en->runner, at, s.n, &s.logits, e);
+        if (status) return status;
+        if (en->pool && s.n > 1) {
+            pool_run(en->pool, slice_part, &s);
+        } else {
+            slice_part(&s, 0, 1);
+        }
+    }
+    return 0;
+}
+
+static bool contains(const int32_t *id, int n, int32_t token)
+{
+    for (int i = 0; i < n; i++)
+        if (id[i] == token) return true;
+    return false;
+}
+
+/* Adds the drawn token to the answer and says whether it ends it: end of sequence, stop ids, stop strings, length. */
+static struct verdict take_token(struct engine *en, struct request *r, double now)
+{
+    const struct gen_params *p = &r->p;
+    struct verdict v = {.stop_token = -1, .stop_string = -1, .news = true};
+    int32_t token = r->out[r->n_out++].token;
+    bool enough = r->n_out >= p->min_tokens;
+    if (r->penalised) penalty_set_add(&r->seen, token, true);
+    if (enough && !p->ignore_eos && contains(en->eos, en->n_eos, token)) {
+        v.finish = FINISH_STOP;
+    } else if (enough && contains(p->stop_token, p->n_stop_token, token)) {
+        v.finish = FINISH_STOP;
+        v.stop_token = token;
+    }
+    /* The text of the token that stops is left out, like a stop string's. */
+    if ((v.finish == FINISH_NONE || p->include_stop) &&
+        stop_text_push(&r->text, p, en->model->tok, token, enough && v.finish == FINISH_NONE, &en->scratch)) {
+        v.finish = FINISH_STOP;
+        v.stop_string = r->text.match;
+    }
+    if (v.finish == FINISH_NONE && r->n_out == r->cap_out) v.finish = FINISH_LENGTH;
+    if (r->text.overflow) v.finish = FINISH_ERROR;
+
+    if (!r->hidden) engine_metrics_token(&en->metrics, &r->now, now);
+    en->log.generation_tokens++;
+    if (r->n_out == 1) {
+        en->log.prompt_tokens += (uint64_t)r->n_prompt;
+        r->now.t_first_token = now;
+    }
+    r->now.completion_tokens = r->n_out;
+    r->now.t_last_token = now;
+    return v;
+}
+
+/* Prompt logprobs go out all at once, with the first token. */
+static void collect_prompt(struct request *r, int end)
+{
+    if (!r->prompt_out) return;
+    if (!r->n_prompt_out) r->prompt_out[r->n_prompt_out++] = (struct out_token){.token = r->seq.tok[0]};
+    if (end + 1 > r->n_prompt_out) r->n_prompt_out = end + 1 < r->n_prompt ? end + 1 : r->n_prompt;
+    if (r->n_prompt_out == r->n_prompt) r->ready.n_prompt = r->n_prompt;
+}
+
+/* Fills en->item and en->verdict for the plan. */
+static int decide(struct engine *en, const struct batch_plan *plan, double now)
+{
+    int gone = 0;
+    const struct row_job *row = en->row;
+    for (int i = 0; i < plan->n_item; i++) {
+        const struct plan_item *it = &plan->item[i];
+        struct request *r = it->seq->owner;
+        struct verdict v = {.stop_token = -1, .stop_string = -1};
+        int status = 0;
+        bool draw = false;
+        for (int k = 0; k < it->n_logits; k++, row++) {
+            if (row->status) status = row->status;
+            draw |= row->kind == ROW_DRAW;
+        }
+        if (status) {
+            v.finish = FINISH_ERROR;
+        } else {
+            collect_prompt(r, it->q_start + it->q_len);
+            if (draw) v = take_token(en, r, now);
+        }
+        en->verdict[i] = v;
+        en->item[i] = (struct step_item){.n_new = v.news, .finished = v.finish != FINISH_NONE};
+        if (v.news) en->item[i].token = r->out[r->n_out - 1].token;
+        gone += v.finish != FINISH_NONE && !r->hidden;
+    }
+    return gone;
+}
+
+static void deliver(struct engine *en, const struct batch_plan *plan)
+{
+    static const struct err bad = {.code = ERR_INVALID, .msg = "the model gave no usable output for this request"};
+    for (int i = 0; i < plan->n_item; i++) {
+        const struct verdict *v = &en->verdict[i];
+        struct request *r = plan->item[i].seq->owner;
+        if (v->finish != FINISH_NONE) {
+            engine_let_go(en, r, v, v->finish == FINISH_ERROR ? &bad : NULL);
+        } else if (v->news) {
+            r->ready.n_tok = r->n_out;
+            r->ready.n_text = r->text.visible;
+            request_publish(r);
+        }
+    }
+}
+
+/* The step's requests end with the error, unpublished: their KV cannot be trusted. The others go on. */
+static void fail_step(struct engine *en, const struct batch_plan *plan, struct err *e)
+{
+    log_error("a step failed: %s", e->msg);
+    for (int i = 0; i < plan->n_item; i++) engine_end(en, plan->item[i].seq->owner, FINISH_ERROR, e);
+    if (++en->failures >= MAX_FAILURES) engine_fail(en, e);
+}
+
+/* --target-itl-ms: additive growth, multiplicative shrinking of the token budget, judged on steps in which decodes had
+ * to wait for prefill. */
+static void adapt_budget(struct engine *en, const struct batch_plan *plan, double seconds)
+{
+    int full = en->c.max_batch_tokens, least = en->c.max_num_seqs;
+    double target = en->c.target_itl_ms * 1e-3;
+    if (target <= 0 || !plan->n_decode || plan->n_tok == plan->n_decode) return;
+    if (seconds > target) {
+        en->budget = en->budget * 3 / 4 > least ? en->budget * 3 / 4 : least;
+    } else if (seconds < 0.8 * target) {
+        en->budget += full / 16 + 1;
+        if (en->budget > full) en->budget = full;
+    }
+    sched_set_budget(en->sched, en->budget);
+}
+
+/* For tests: a sequence of the plan, drawn by lot, starts over. */
+static void test_preempt(struct engine *en, const struct batch_plan *plan)
+{
+    pthread_mutex_lock(&en->mu);
+    int one_in = en->preempt_one_in;
+    pthread_mutex_unlock(&en->mu);
+    if (one_in <= 0 || !plan->n_item) return;
+    uint64_t r = sampler_random(0, (int)(en->steps & INT32_MAX));
+    if (r % (uint64_t)one_in) return;
+    sched_preempt(en->sched, plan->item[(r >> 32) % (uint64_t)plan->n_item].seq);
+}
+
+static void mark_scheduled(const struct batch_plan *plan, double now)
+{
+    for (int i = 0; i < plan->n_item; i++) {
+        struct request *r = plan->item[i].seq->owner;
+        if (r->now.t_scheduled > 0) continue;
+        r->now.t_scheduled = now;
+        r->now.cached_tokens = r->seq.n_cached;
+    }
+}
+
+/* The scheduler finds nothing to run although something waits: not supposed to happen, and never a busy loop. */
+static void note_empty_plan(struct engine *en)
+{
+    if (!engine_has_work(en)) return;
+    nanosleep(&(struct timespec){0, 1000000}, NULL);
+    if (++en->empty_plans < MAX_EMPTY_PLANS) return;
+    static const struct err stuck = {.code = ERR_BUDGET, .msg = "the request could not be scheduled"};
+    log_error("nothing can be scheduled: giving up on a request");
+    engine_end(en, sched_first(en->sched)->owner, FINISH_ERROR, &stuck);
+    en->empty_plans = 0;
+}
+
+void engine_step(struct engine *en)
+{
+    double start = clock_s();
+    struct batch_plan plan = {0};
+    struct seq *stuck = NULL;
+    struct err e = {0};
+    int n = sched_step(en->sched, &plan, &stuck);
+    if (stuck) engine_end(en, stuck->owner, FINISH_LENGTH, NULL);
+    if (!n) {
+        if (!stuck) note_empty_plan(en);
+        return;
+    }
+    en->empty_plans = 0;
+    mark_scheduled(&plan, start);
+    int n_row = fill_rows(en, &plan);
+    if (runner_forward(en->runner, &plan, &e) || sample_rows(en, n_row, &e)) {
+        fail_step(en, &plan, &e);
+        return;
+    }
+    en->failures = 0;
+    en->steps++;
+    double now = clock_s();
+    int gone = decide(en, &plan, now);
+    sched_commit(en->sched, &plan, &(struct step_result){plan.n_item, en->item});
+    engine_settle(en, gone);
+    engine_metrics_step(&en->metrics, plan.n_tok, now - start);
+    adapt_budget(en, &plan, now - start);
+    test_preempt(en, &plan);
+    deliver(en, &plan);
+}

@@ -1,0 +1,31 @@
+/* The model runner: turns a batch_plan into device work. Owned by the engine thread. All memory is reserved
+ * in runner_open; a step allocates nothing. */
+#pragma once
+#include "model.h"
+#include "plan.h"
+
+struct runner_config {
+    int n_block, block_size; /* KV pool */
+    int max_batch_tokens, max_seqs, max_ctx;
+    enum dtype kv_type;
+};
+struct runner;
+
+/* What the pool and the step buffers cost, before allocating anything. */
+struct runner_budget {
+    size_t block_bytes; /* one KV block */
+    size_t activations; /* step buffers and back-end scratch */
+    int n_group;        /* KV groups: blocks needed by a sequence come from kv_blocks_needed */
+};
+int runner_measure(const struct arch *a, const struct runner_config *c, struct runner_budget *out,
+                   struct err *e);
+int runner_open(struct model *m, const struct runner_config *c, struct runner **out, struct err *e);
+void runner_close(struct runner *r);
+
+/* Runs every layer for the plan and keeps the final hidden state of the plan's n_logits rows, in the plan's
+ * order. */
+int runner_forward(struct runner *r, const struct batch_plan *p, struct err *e);
+/* Logits [n][vocab] of hidden rows [row, row + n) of the last forward, n <= runner_logits_max. Host memory
+ * owned by the runner, writable (the sampler works in place), valid until the next call. */
+int runner_logits(struct runner *r, int row, int n, float **logits, struct err *e);
+int runner_logits_max(const struct runner *r);

@@ -1,0 +1,198 @@
+#include "launch.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "log.h"
+
+static int set_logging(const struct options *o, struct err *e)
+{
+    static const char *const levels[] = {"error", "warn", "info", "debug"};
+    int level = -1;
+    for (int i = 0; i < 4; i++)
+        if (!strcasecmp(o->log_level, levels[i])) level = i;
+    if (!strcasecmp(o->log_level, "warning")) level = LOG_WARN;
+    if (level < 0)
+        return err_param(e, ERR_INVALID, "log-level", "--log-level: must be error, warn, info or debug");
+    bool json = !strcmp(o->log_format, "json");
+    if (!json && strcmp(o->log_format, "text"))
+        return err_param(e, ERR_INVALID, "log-format", "--log-format: must be text or json");
+    log_setup((enum log_level)level, json ? LOG_JSON : LOG_TEXT);
+    return 0;
+}
+
+/* Options that other servers have and this one knows, but does not do yet: refused, never ignored. */
+static int refuse_unimplemented(const struct options *o, struct err *e)
+{
+    if (*o->quantization)
+        return err_param(e, ERR_UNSUPPORTED, "quantization",
+                         "--quantization: not implemented yet; use a quantised GGUF file");
+    if (o->tensor_parallel_size != 1)
+        return err_param(e, ERR_UNSUPPORTED, "tensor-parallel-size",
+                         "--tensor-parallel-size: only 1 is implemented");
+    if (!strcmp(o->device, "cuda"))
+        return err_param(e, ERR_UNSUPPORTED, "device", "--device: this build has no CUDA back end");
+    if (strcmp(o->device, "auto") && strcmp(o->device, "cpu"))
+        return err_param(e, ERR_INVALID, "device", "--device: must be auto, cpu or cuda");
+    if (strcmp(o->load_format, "auto") && strcmp(o->load_format, "dummy"))
+        return err_param(e, ERR_INVALID, "load-format", "--load-format: must be auto or dummy");
+    if (strcmp(o->generation_config, "auto") && strcmp(o->generation_config, "vllm"))
+        return err_param(e, ERR_INVALID, "generation-config", "--generation-config: must be auto or vllm");
+    return 0;
+}
+
+int launch_options(struct launch *l, char command, int argc, char **argv, struct err *e)
+{
+    *l = (struct launch){0};
+    int status = options_load(&l->opt, command, argc, argv, e);
+    if (!status) status = set_logging(&l->opt, e);
+    if (!status) status = refuse_unimplemented(&l->opt, e);
+    return status;
+}
+
+int launch_find(struct launch *l, struct err *e)
+{
+    const char *name = *l->opt.model ? l->opt.model : l->opt.n_arg ? l->opt.arg[0] : NULL;
+    if (!name)
+        return err_param(
+            e, ERR_INVALID, "model",
+            "MODEL: a GGUF file, a Hugging Face folder or a name under the model cache is needed");
+    const char *cache = getenv("INFERD_MODELS"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    struct buf folder = {0}, path = {0};
+    if (cache)
+        buf_str(&folder, cache);
+    else if (xdg)
+        buf_fmt(&folder, "%s/inferd/models", xdg);
+    else
+        buf_fmt(&folder, "%s/.cache/inferd/models", home ? home : "");
+    buf_str(&path, name);
+    static const char *const endings[] = {"", ".gguf"};
+    for (int i = 0; i < 2 && access(path.data ? path.data : "", F_OK); i++) {
+        buf_clear(&path);
+        buf_fmt(&path, "%s/%s%s", folder.data ? folder.data : "", name, endings[i]);
+    }
+    int status = 0;
+    if (path.failed || folder.failed)
+        status = err_set(e, ERR_NOMEM, "out of memory");
+    else if (access(path.data, F_OK))
+        status = err_param(e, ERR_NOTFOUND, "model", "%.120s: no such file, folder, or model in %.120s", name,
+                           folder.data);
+    if (!status) {
+        l->path = path.data;
+        path = (struct buf){0};
+    }
+    buf_free(&path);
+    buf_free(&folder);
+    return status;
+}
+
+int launch_backend(struct launch *l, struct err *e)
+{
+    enum cpu_isa isa;
+    if (cpu_isa_parse(l->opt.cpu_isa, &isa))
+        return err_param(e, ERR_INVALID, "cpu-isa",
+                         "--cpu-isa: must be auto, scalar, avx2, avx512, vnni or bf16");
+    int status = pool_open(l->opt.threads, &l->pool, e);
+    return status ? status : cpu_backend_open(l->pool, isa, &l->backend, e);
+}
+
+int launch_model(struct launch *l, bool metadata_only, const volatile int *cancel, struct err *e)
+{
+    struct model_options mo = {.metadata_only = metadata_only,
+                               .dummy = !strcmp(l->opt.load_format, "dummy"),
+                               .dummy_seed = (uint64_t)l->opt.seed,
+                               .dtype = l->opt.dtype,
+                               .tokenizer = *l->opt.tokenizer ? l->opt.tokenizer : NULL,
+                               .cancel = cancel};
+    return model_load(l->path, l->backend, &mo, &l->model, e);
+}
+
+static int parse_kv_type(const char *name, enum dtype *out)
+{
+    static const struct {
+        const char *name;
+        enum dtype type;
+    } types[] = {{"auto", DT_F16},    {"float16", DT_F16},   {"f16", DT_F16},
+                 {"half", DT_F16},    {"bfloat16", DT_BF16}, {"bf16", DT_BF16},
+                 {"float32", DT_F32}, {"f32", DT_F32},       {"float", DT_F32}};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        if (strcmp(name, types[i].name)) continue;
+        *out = types[i].type;
+        return 0;
+    }
+    return ERR_INVALID;
+}
+
+int launch_engine_config(const struct launch *l, struct engine_config *c, struct err *e)
+{
+    const struct options *o = &l->opt;
+    engine_config_init(c);
+    if (o->max_model_len > 1 << 24)
+        return err_param(e, ERR_INVALID, "max-model-len", "--max-model-len: at most %d", 1 << 24);
+    if (o->max_num_batched_tokens < 1 || o->max_num_batched_tokens > 65536)
+        return err_param(e, ERR_INVALID, "max-num-batched-tokens",
+                         "--max-num-batched-tokens: must be between 1 and 65536");
+    if (o->max_num_seqs > 4096)
+        return err_param(e, ERR_INVALID, "max-num-seqs", "--max-num-seqs: must be between 1 and 4096");
+    if (o->block_size < 8 || o->block_size > 1024 || (o->block_size & (o->block_size - 1)))
+        return err_param(e, ERR_INVALID, "block-size",
+                         "--block-size: must be a power of two between 8 and 1024");
+    if (!(o->gpu_memory_utilization > 0 && o->gpu_memory_utilization <= 1))
+        return err_param(e, ERR_INVALID, "gpu-memory-utilization",
+                         "--gpu-memory-utilization: must be above 0 and at most 1");
+    if (parse_kv_type(o->kv_cache_dtype, &c->kv_type))
+        return err_param(e, ERR_INVALID, "kv-cache-dtype",
+                         "--kv-cache-dtype: must be auto, float32, float16 or bfloat16");
+    c->max_model_len = (int)o->max_model_len;
+    if (o->max_num_seqs) c->max_num_seqs = o->max_num_seqs;
+    c->max_batch_tokens = o->max_num_batched_tokens;
+    if (c->max_num_seqs > c->max_batch_tokens)
+        c->max_num_seqs = c->max_batch_tokens; /* every running sequence needs a token a step */
+    c->block_size = o->block_size;
+    c->n_block = o->num_kv_blocks;
+    c->kv_bytes = (size_t)o->kv_cache_memory_bytes;
+    c->memory_fraction = o->gpu_memory_utilization;
+    c->prefix_cache = o->enable_prefix_caching;
+    c->max_queue = o->max_queue;
+    c->watchdog_s = o->watchdog_timeout;
+    c->target_itl_ms = o->target_itl_ms;
+    return 0;
+}
+
+int launch_engine(struct launch *l, struct err *e)
+{
+    struct engine_config c;
+    int status = launch_engine_config(l, &c, e);
+    if (status) return status;
+    if (!l->metrics && !(l->metrics = metrics_new())) return err_set(e, ERR_NOMEM, "out of memory");
+    return engine_open(l->model, l->pool, &c, l->metrics, &l->engine, e);
+}
+
+void launch_close(struct launch *l)
+{
+    if (l->engine) engine_close(l->engine);
+    if (l->model) model_free(l->model);
+    if (l->backend) cpu_backend_close(l->backend);
+    pool_close(l->pool);
+    metrics_free(l->metrics);
+    free(l->path);
+    options_free(&l->opt);
+}
+
+static void line(struct buf *out, const char *what, size_t bytes, const char *more)
+{
+    buf_fmt(out, "%-12s %9.1f MiB%s\n", what, (double)bytes / 1048576.0, more);
+}
+
+void launch_budget(const struct launch *l, const struct engine_info *info, struct buf *out)
+{
+    char blocks[96];
+    snprintf(blocks, sizeof blocks, "   %d blocks of %d tokens, context %d", info->n_block, info->block_size,
+             info->max_model_len);
+    size_t weights = info->weight_bytes ? info->weight_bytes : l->model->weight_bytes;
+    line(out, "weights", weights, "");
+    line(out, "KV cache", info->kv_bytes, blocks);
+    line(out, "activations", info->activation_bytes, "");
+    line(out, "total", weights + info->kv_bytes + info->activation_bytes, "");
+}

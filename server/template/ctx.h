@@ -95,6 +95,7 @@ void exec_root(struct ctx *c, const struct node *root);
 const struct builtin *filter_find(struct val name);
 const struct builtin *test_find(struct val name);
 const struct builtin *method_find(enum kind kind, struct val name);
+const struct builtin *str_method_find(struct val name);
 const struct builtin *global_find(struct val name);
 const struct builtin *builtin_find(const struct builtin *table, size_t n, struct val name);
 

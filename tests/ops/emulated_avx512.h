@@ -1,5 +1,5 @@
-/* AVX-512 intrinsics by SIMDe, so that machines without AVX-512 can test its kernels; built with AVX2. Mends what
- * Debian 12's SIMDe lacks or names wrongly, in halves of 256 bits. */
+/* AVX-512 intrinsics by SIMDe, so that machines without AVX-512 can test its kernels; built with AVX2. Mends
+ * what Debian 12's SIMDe lacks or names wrongly, in halves of 256 bits. */
 #pragma once
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx512.h>
@@ -12,12 +12,12 @@
 #undef _mm512_cvtph_ps
 #undef _mm512_dpbusd_epi32
 #undef _mm512_dpbf16_ps
-#define HALVES(name, op)                                                                                             \
-    static inline simde__m512i name(simde__m512i a, simde__m512i b)                                                  \
-    {                                                                                                                \
-        simde__m512i_private x = simde__m512i_to_private(a), y = simde__m512i_to_private(b);                         \
-        for (int i = 0; i < 2; i++) x.m256i[i] = op(x.m256i[i], y.m256i[i]);                                         \
-        return simde__m512i_from_private(x);                                                                         \
+#define HALVES(name, op)                                                                                     \
+    static inline simde__m512i name(simde__m512i a, simde__m512i b)                                          \
+    {                                                                                                        \
+        simde__m512i_private x = simde__m512i_to_private(a), y = simde__m512i_to_private(b);                 \
+        for (int i = 0; i < 2; i++) x.m256i[i] = op(x.m256i[i], y.m256i[i]);                                 \
+        return simde__m512i_from_private(x);                                                                 \
     }
 HALVES(_mm512_madd_epi16, _mm256_madd_epi16)
 HALVES(_mm512_mullo_epi16, _mm256_mullo_epi16)

@@ -8,12 +8,9 @@
 #undef _mm512_mask_storeu_ps
 #undef _mm512_cvtps_ph
 #undef _mm512_cvtepu16_epi32
-#undef _mm512_cvtps_epi32
-#undef _mm512_roundscale_ps
 #define _mm512_maskz_loadu_ps emulated_load_n
 #define _mm512_mask_storeu_ps emulated_store_n
 #define _mm512_cvtepu16_epi32 emulated_cvtepu16
-#define _mm512_cvtps_epi32 emulated_cvtps_epi32
 #define _mm512_extractf32x8_ps(v, i) (simde__m512_to_private(v).m256[i])
 #define _mm512_insertf32x8(v, h, i)  emulated_insert(v, h)
 static inline simde__m512 emulated_insert(simde__m512 v, __m256 high)
@@ -46,18 +43,4 @@ static inline simde__m512i emulated_cvtepu16(__m256i v)
     x.m256i[0] = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(v));
     x.m256i[1] = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(v, 1));
     return simde__m512i_from_private(x);
-}
-static inline simde__m512i emulated_cvtps_epi32(simde__m512 v)
-{
-    simde__m512_private x = simde__m512_to_private(v);
-    simde__m512i_private y;
-    for (int i = 0; i < 2; i++) y.m256i[i] = _mm256_cvtps_epi32(x.m256[i]);
-    return simde__m512i_from_private(y);
-}
-#define _mm512_roundscale_ps(v, how) emulated_round(v)
-static inline simde__m512 emulated_round(simde__m512 v)
-{
-    simde__m512_private x = simde__m512_to_private(v);
-    for (int i = 0; i < 2; i++) x.m256[i] = _mm256_round_ps(x.m256[i], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    return simde__m512_from_private(x);
 }

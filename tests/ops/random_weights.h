@@ -29,14 +29,17 @@ static inline void random_floats(float *x, size_t n)
 static inline void random_weights(enum dtype t, uint8_t *p, size_t n)
 {
     static const short halves[DT_COUNT][2] = {
-        [DT_Q8_0] = {0, -1}, [DT_Q4_0] = {0, -1}, [DT_Q4_1] = {0, 2}, [DT_Q5_0] = {0, -1}, [DT_Q5_1] = {0, 2},
-        [DT_Q2_K] = {80, 82}, [DT_Q3_K] = {108, -1}, [DT_Q4_K] = {0, 2}, [DT_Q5_K] = {0, 2}, [DT_Q6_K] = {208, -1}};
+        [DT_Q8_0] = {0, -1}, [DT_Q4_0] = {0, -1},  [DT_Q4_1] = {0, 2},    [DT_Q5_0] = {0, -1},
+        [DT_Q5_1] = {0, 2},  [DT_Q2_K] = {80, 82}, [DT_Q3_K] = {108, -1}, [DT_Q4_K] = {0, 2},
+        [DT_Q5_K] = {0, 2},  [DT_Q6_K] = {208, -1}};
     const struct dtype_info *d = dtype_info(t);
     for (size_t i = 0; i < n; i += (size_t)d->block, p += d->bytes) {
         if (!dtype_is_quant(t)) {
             float f = random_normal();
-            if (t == DT_F32) memcpy(p, &f, 4);
-            else dtype_from_f32(t, &f, p, 1);
+            if (t == DT_F32)
+                memcpy(p, &f, 4);
+            else
+                dtype_from_f32(t, &f, p, 1);
             continue;
         }
         for (int k = 0; k < d->bytes; k++) p[k] = (uint8_t)random_u32();

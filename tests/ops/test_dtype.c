@@ -52,7 +52,8 @@ START_TEST(halves_convert_exactly)
         }
         ck_assert((double)f == want && !signbit(f) == !signbit(want));
         ck_assert_uint_eq(half_from_f32(f), h);
-        ck_assert_uint_eq(bf16_from_f32(bf16_to_f32((uint16_t)h)), isnan(bf16_to_f32((uint16_t)h)) ? h | 0x40 : h);
+        ck_assert_uint_eq(bf16_from_f32(bf16_to_f32((uint16_t)h)),
+                          isnan(bf16_to_f32((uint16_t)h)) ? h | 0x40 : h);
     }
 }
 END_TEST

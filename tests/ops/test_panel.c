@@ -1,5 +1,6 @@
-/* The inner kernels of every instruction level that this machine has, and with SIMDe also of those it lacks, against
- * the scalar ones on the same activations: quantised types bit for bit, plain ones within rounding. */
+/* The inner kernels of every instruction level that this machine has, and with SIMDe also of those it lacks,
+ * against the scalar ones on the same activations: quantised types bit for bit, plain ones within rounding.
+ */
 #include <check.h>
 #include <math.h>
 #include <stdlib.h>
@@ -79,7 +80,8 @@ START_TEST(activations_are_quantised_alike)
         panel_scalar.quantise(x, MAX_IN, rows, MAX_IN / UNIT, want_act);
         k->quantise(x, MAX_IN, rows, MAX_IN / UNIT, act);
         for (int i = 0; i < n; i++) {
-            if (!(want_act[i].scale < INFINITY)) { /* codes mean nothing, but the result must not look finite */
+            if (!(want_act[i].scale <
+                  INFINITY)) { /* codes mean nothing, but the result must not look finite */
                 ck_assert(!(act[i].scale < INFINITY));
                 continue;
             }
@@ -94,14 +96,14 @@ static void scalar_dot(enum dtype t, int rows, int n_in, float *want)
 {
     panel_scalar.quantise(x, n_in, rows, n_in / UNIT, act);
     for (int i = 0; i < rows * PANEL; i++) want[i] = 0;
-    panel_scalar.dot(t, rows, panel, act, n_in / UNIT, want);
+    panel_scalar.dot(t, rows, panel, 0, act, n_in / UNIT, want);
 }
 
 static void check_equal(const char *what, enum dtype t, int rows, const float *y, const float *want)
 {
     for (int i = 0; i < rows * PANEL; i++)
-        ck_assert_msg(y[i] == want[i], "%s %s, %d rows: value %d is %a, should be %a", what, dtype_info(t)->name, rows,
-                      i, (double)y[i], (double)want[i]);
+        ck_assert_msg(y[i] == want[i], "%s %s, %d rows: value %d is %a, should be %a", what,
+                      dtype_info(t)->name, rows, i, (double)y[i], (double)want[i]);
 }
 
 START_TEST(quantised_products_agree_bit_for_bit)
@@ -118,7 +120,7 @@ START_TEST(quantised_products_agree_bit_for_bit)
             for (int rows = 1; rows <= k->block_rows; rows++) {
                 scalar_dot(t, rows, n_in, want);
                 memset(y, 0, sizeof y);
-                k->dot(t, rows, panel, act, n_unit, y);
+                k->dot(t, rows, panel, 0, act, n_unit, y);
                 check_equal(levels[_i].name, t, rows, y, want);
                 if (!k->expand || rows < 3) continue;
                 memset(y, 0, sizeof y);
@@ -147,7 +149,8 @@ START_TEST(scalar_products_are_right)
             dtype_to_f32(t, source + dtype_row_bytes(t, MAX_IN) * (size_t)c, w, MAX_IN);
             float back[MAX_IN];
             panel_unpack_row(t, MAX_IN, panel, c, back);
-            for (int i = 0; i < MAX_IN; i++) ck_assert_msg(back[i] == w[i], "%s: value %d", dtype_info(t)->name, i);
+            for (int i = 0; i < MAX_IN; i++)
+                ck_assert_msg(back[i] == w[i], "%s: value %d", dtype_info(t)->name, i);
             for (int r = 0; r < BLOCK_ROWS; r++) {
                 double sum = 0, size = 0;
                 for (int i = 0; i < MAX_IN; i++) {
@@ -186,11 +189,14 @@ START_TEST(plain_products_agree)
                 }
             for (int c = 0; c < VALUES; c++) want[c] = y[c] = 0;
             panel_scalar.dot_plain(t, rows, panel, a, n_in, want);
-            if (bf16) k->dot_bf16(rows, panel, b, n_in, y);
-            else k->dot_plain(t, rows, panel, a, n_in, y);
+            if (bf16)
+                k->dot_bf16(rows, panel, b, n_in, y);
+            else
+                k->dot_plain(t, rows, panel, a, n_in, y);
             for (int c = 0; c < rows * PANEL; c++)
-                ck_assert_msg(fabsf(y[c] - want[c]) <= 2e-6f * (float)n_in + 1e-6f, "%s %s %d rows: %g, not %g",
-                              levels[_i].name, dtype_info(t)->name, rows, (double)y[c], (double)want[c]);
+                ck_assert_msg(fabsf(y[c] - want[c]) <= 2e-6f * (float)n_in + 1e-6f,
+                              "%s %s %d rows: %g, not %g", levels[_i].name, dtype_info(t)->name, rows,
+                              (double)y[c], (double)want[c]);
         }
     }
 }
@@ -209,7 +215,8 @@ START_TEST(gates_agree)
         for (int i = 0; i < 200; i++) {
             double g = gate[i], v = 0;
             if (form == ACT_SILU) v = g / (1 + exp(-g));
-            if (form == ACT_GELU_TANH) v = 0.5 * g * (1 + tanh(0.79788456080286536 * (g + 0.044715 * g * g * g)));
+            if (form == ACT_GELU_TANH)
+                v = 0.5 * g * (1 + tanh(0.79788456080286536 * (g + 0.044715 * g * g * g)));
             if (form == ACT_GELU) v = 0.5 * g * (1 + erf(g / sqrt(2)));
             if (form == ACT_RELU) v = g > 0 ? g : 0;
             ck_assert_double_eq_tol(y[i], v * (double)up[i], 1e-6 * (1 + fabs(g)));

@@ -1,0 +1,7 @@
+#pragma once
+#include <check.h>
+
+Suite *sampler_suite(void);
+Suite *stop_suite(void);
+Suite *engine_suite(void);
+Suite *engine_load_suite(void);

@@ -14,6 +14,7 @@ struct sampler {
     int vocab, n_block;
     int32_t *q;         /* [vocab] weights of the row */
     int64_t *block_sum; /* [n_block] of q, over BLOCK ids each */
+    int32_t *block_top; /* [n_block] the largest of them */
     int32_t *cand;      /* [vocab] ids that survived so far, ascending */
     int n_cand;
     struct undo *undo; /* [cap_undo] logits changed in the row, in order */
@@ -58,8 +59,9 @@ int sampler_open(int vocab, int max_ctx, struct sampler **out, struct err *e)
     s->q = malloc((size_t)vocab * sizeof *s->q);
     s->cand = malloc((size_t)vocab * sizeof *s->cand);
     s->block_sum = malloc((size_t)s->n_block * sizeof *s->block_sum);
+    s->block_top = malloc((size_t)s->n_block * sizeof *s->block_top);
     s->undo = malloc((distinct + LOGIT_BIAS_MAX + 2 * SAMPLER_BAN_MAX) * sizeof *s->undo);
-    if (!s->q || !s->cand || !s->block_sum || !s->undo) {
+    if (!s->q || !s->cand || !s->block_sum || !s->block_top || !s->undo) {
         sampler_close(s);
         return err_set(e, ERR_NOMEM, "out of memory");
     }
@@ -73,6 +75,7 @@ void sampler_close(struct sampler *s)
     free(s->q);
     free(s->cand);
     free(s->block_sum);
+    free(s->block_top);
     free(s->undo);
     free(s);
 }
@@ -128,16 +131,16 @@ static void undo_adjust(struct sampler *s, float *x)
     }
 }
 
-/* Fills q and block_sum; returns the whole weight. A block far below the maximum weighs nothing and skips exp. */
+/* Fills q, block_sum and block_top; returns the whole weight. A block far below the maximum weighs nothing and skips exp. */
 static int64_t fill_weights(struct sampler *s, const float *x, float max, float inv_t)
 {
     int64_t total = 0;
     for (int b = 0; b < s->n_block; b++) {
         int at = b * BLOCK, n = s->vocab - at < BLOCK ? s->vocab - at : BLOCK;
         if ((s->vec->max(x + at, n) - max) * inv_t < WEIGHT_FLOOR) {
-            s->block_sum[b] = 0;
+            s->block_sum[b] = s->block_top[b] = 0;
         } else {
-            s->block_sum[b] = s->vec->weights(x + at, n, max, inv_t, s->q + at);
+            s->block_sum[b] = s->vec->weights(x + at, n, max, inv_t, s->q + at, &s->block_top[b]);
         }
         total += s->block_sum[b];
     }
@@ -150,7 +153,7 @@ static int64_t gather(struct sampler *s, int32_t floor)
     int64_t mass = 0;
     int n = 0;
     for (int b = 0; b < s->n_block; b++) {
-        if (s->block_sum[b] < floor) continue;
+        if (s->block_top[b] < floor) continue;
         int end = (b + 1) * BLOCK < s->vocab ? (b + 1) * BLOCK : s->vocab;
         for (int i = b * BLOCK; i < end; i++) {
             bool in = s->q[i] >= floor;

@@ -9,7 +9,8 @@ size_t kv_block_bytes(const struct kv_geom *g)
 {
     size_t n, per = 2 * dtype_row_bytes(g->type, g->head_dim);
     if (g->type == DT_I8) per = 2 * ((size_t)g->head_dim + sizeof(float));
-    if (__builtin_mul_overflow(per, (size_t)g->n_slot, &n) || __builtin_mul_overflow(n, (size_t)g->block_size, &n) ||
+    if (__builtin_mul_overflow(per, (size_t)g->n_slot, &n) ||
+        __builtin_mul_overflow(n, (size_t)g->block_size, &n) ||
         __builtin_mul_overflow(n, (size_t)g->n_kv_head, &n))
         return 0;
     return n;
@@ -18,8 +19,8 @@ size_t kv_block_bytes(const struct kv_geom *g)
 static int check_geom(const struct kv_geom *g, struct err *e)
 {
     if (g->type != DT_F32 && g->type != DT_F16 && g->type != DT_BF16)
-        return err_param(e, ERR_UNSUPPORTED, "kv-cache-dtype", "KV cache type %s is not implemented on this device",
-                         dtype_info(g->type)->name);
+        return err_param(e, ERR_UNSUPPORTED, "kv-cache-dtype",
+                         "KV cache type %s is not implemented on this device", dtype_info(g->type)->name);
     if (g->n_block < 1 || g->n_slot < 1 || g->n_kv_head < 1 || g->head_dim < 1)
         return err_set(e, ERR_INVALID, "KV cache without blocks, layers or heads");
     if (g->head_dim > KV_MAX_HEAD)
@@ -40,7 +41,9 @@ int kv_store_alloc(const struct kv_geom *g, struct kv_store **out, struct err *e
     kv->half = (size_t)g->block_size * g->head_dim * elem;
     kv->unit = 2 * kv->half;
     size_t block = kv_block_bytes(g), n;
-    if (!block || __builtin_mul_overflow(block, (size_t)g->n_block, &n) || n > PTRDIFF_MAX - HUGE_PAGE - SLACK) goto fail;
+    if (!block || __builtin_mul_overflow(block, (size_t)g->n_block, &n) ||
+        n > PTRDIFF_MAX - HUGE_PAGE - SLACK)
+        goto fail;
     kv->bytes = (n + SLACK + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
     /* Pages come zeroed, and only when first touched. */
     void *p = mmap(NULL, kv->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -2,9 +2,8 @@
  * kv_alloc; written and read only within ops, so by the engine thread and, inside an op, by the pool.
  *
  * Layout: [block][slot][kv head] units of `unit` bytes, K then V:
- *   K  [block_size/kt][head_dim][kt]  kt = 8 tokens side by side (block_size if smaller): a score kernel keeps
- *                                     keys in lanes and needs no horizontal sums
- *   V  [block_size][head_dim]         dimensions in lanes
+ *   K  [block_size/kt][head_dim][kt]  kt = 8 tokens side by side (block_size if smaller): a score kernel
+ * keeps keys in lanes and needs no horizontal sums V  [block_size][head_dim]         dimensions in lanes
  * Stored values are finite (f16 saturates), so that a zero weight always hides a value. */
 #pragma once
 #include "ops.h"

@@ -7,7 +7,8 @@
 #include "ref.h"
 #include "step.h"
 
-/* One item's part of the step. Units are numbered over all jobs; in a job: KV head, then tile, then span if split. */
+/* One item's part of the step. Units are numbered over all jobs; in a job: KV head, then tile, then span if
+ * split. */
 struct job {
     const struct attn_item *it;
     int rows, tiles;  /* of one KV head */
@@ -18,9 +19,9 @@ struct job {
 };
 struct attn_state {
     int max_rows;
-    struct job *job;   /* [max_rows] */
+    struct job *job; /* [max_rows] */
     size_t scratch, n_rec;
-    float *mem;        /* [threads][scratch], then n_rec floats for records */
+    float *mem; /* [threads][scratch], then n_rec floats for records */
     _Atomic int64_t next;
 };
 struct step_run {
@@ -29,10 +30,12 @@ struct step_run {
     int n_job;
 };
 
-int cpu_attn_reserve(struct cpu_backend *be, int max_rows, int max_heads, int max_head_dim, int max_ctx, struct err *e)
+int cpu_attn_reserve(struct cpu_backend *be, int max_rows, int max_heads, int max_head_dim, int max_ctx,
+                     struct err *e)
 {
     cpu_attn_close(be);
-    size_t threads = (size_t)pool_size(be->pool), spans = (size_t)(max_ctx + ATTN_SPAN - 1) / ATTN_SPAN, total;
+    size_t threads = (size_t)pool_size(be->pool), spans = (size_t)(max_ctx + ATTN_SPAN - 1) / ATTN_SPAN,
+           total;
     struct attn_state *s = calloc(1, sizeof *s);
     be->attn = s;
     if (!s) return err_set(e, ERR_NOMEM, "out of memory");
@@ -41,7 +44,8 @@ int cpu_attn_reserve(struct cpu_backend *be, int max_rows, int max_heads, int ma
     /* Room to split a few decodes of full length: more of them keep the threads busy anyway. */
     total = attn_record(max_head_dim) * (size_t)max_heads;
     if (__builtin_mul_overflow(total, spans * (1 + threads / 8), &s->n_rec) ||
-        __builtin_add_overflow(s->n_rec, threads * s->scratch, &total) || total > PTRDIFF_MAX / sizeof(float) - 64)
+        __builtin_add_overflow(s->n_rec, threads * s->scratch, &total) ||
+        total > PTRDIFF_MAX / sizeof(float) - 64)
         return err_set(e, ERR_NOMEM, "attention scratch too large");
     s->job = calloc((size_t)max_rows, sizeof *s->job);
     s->mem = aligned_alloc(64, (total * sizeof(float) + 63) / 64 * 64);
@@ -113,8 +117,8 @@ static float *records(const struct attn_tile *t, const struct job *j, int span)
     return j->rec + row * attn_record(t->a->head_dim);
 }
 
-static void run_unit(const struct step_kernels *k, const struct attn_args *a, const struct job *j, int64_t unit,
-                     float *scratch)
+static void run_unit(const struct step_kernels *k, const struct attn_args *a, const struct job *j,
+                     int64_t unit, float *scratch)
 {
     if (!j->spans) {
         struct attn_tile t = tile_of(a, j, unit);

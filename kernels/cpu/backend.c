@@ -6,7 +6,7 @@
 #include "step.h"
 
 /* Below so many values an op costs less than waking the pool is worth. */
-enum { SMALL = 8192 };
+enum { SMALL = 32768 };
 
 struct rows {
     const struct step_kernels *k;
@@ -18,7 +18,8 @@ struct rows {
 static void run_part(void *arg, int i, int n)
 {
     const struct rows *r = arg;
-    int64_t units = (r->n + r->unit - 1) / r->unit, r0 = units * i / n * r->unit, r1 = units * (i + 1) / n * r->unit;
+    int64_t units = (r->n + r->unit - 1) / r->unit, r0 = units * i / n * r->unit,
+            r1 = units * (i + 1) / n * r->unit;
     if (r1 > r->n) r1 = r->n;
     if (r0 < r1) r->fn(r, r0, r1);
 }
@@ -29,8 +30,10 @@ static void run_rows(struct backend *base, struct rows *r, int64_t size)
     struct cpu_backend *be = cpu_of(base);
     r->k = be->step;
     if (!r->unit) r->unit = 1;
-    if (r->n * size < SMALL) r->fn(r, 0, r->n);
-    else pool_run(be->pool, run_part, r);
+    if (r->n * size < SMALL)
+        r->fn(r, 0, r->n);
+    else
+        pool_run(be->pool, run_part, r);
 }
 
 static void add_norm_rows(const struct rows *r, int64_t r0, int64_t r1)
@@ -77,8 +80,8 @@ static void angle_rows(const struct rows *r, int64_t r0, int64_t r1)
     ref_rope_angles_rows(a->pos, (int)r0, (int)r1, a->inv_freq, a->half, a->mscale, a->cs);
 }
 
-static void rope_angles(struct backend *be, const int32_t *pos, int n, const float *inv_freq, int half, float mscale,
-                        float *cs)
+static void rope_angles(struct backend *be, const int32_t *pos, int n, const float *inv_freq, int half,
+                        float mscale, float *cs)
 {
     struct angle_args a = {pos, inv_freq, half, mscale, cs};
     struct rows r = {.fn = angle_rows, .args = &a, .n = n};
@@ -125,8 +128,8 @@ static void kv_free(struct backend *be, struct kv_store *kv)
     kv_store_free(kv);
 }
 
-static int reserve(struct backend *base, int max_rows, int max_in, int max_heads, int max_head_dim, int max_ctx,
-                   struct err *e)
+static int reserve(struct backend *base, int max_rows, int max_in, int max_heads, int max_head_dim,
+                   int max_ctx, struct err *e)
 {
     struct cpu_backend *be = cpu_of(base);
     int rc = cpu_linear_reserve(be, max_rows, max_in, e);
@@ -152,17 +155,30 @@ static const struct step_kernels *step_kernels(enum cpu_isa isa)
 int cpu_backend_open(struct pool *pool, enum cpu_isa isa, struct backend **out, struct err *e)
 {
     static const struct ops ops = {
-        .weight_pack = cpu_weight_pack, .weight_free = cpu_weight_free, .weight_info = cpu_weight_info,
-        .kv_alloc = kv_alloc, .kv_free = kv_free, .reserve = reserve,
-        .embed = cpu_embed, .linear = cpu_linear, .linear_glu = cpu_linear_glu,
-        .add_norm = add_norm, .row_norm = row_norm, .rope_angles = rope_angles, .qkv_prep = qkv_prep,
-        .attn = cpu_attn, .scale_cap = scale_cap, .sync = sync_steps,
+        .weight_pack = cpu_weight_pack,
+        .weight_free = cpu_weight_free,
+        .weight_info = cpu_weight_info,
+        .kv_alloc = kv_alloc,
+        .kv_free = kv_free,
+        .reserve = reserve,
+        .embed = cpu_embed,
+        .linear = cpu_linear,
+        .linear_glu = cpu_linear_glu,
+        .add_norm = add_norm,
+        .row_norm = row_norm,
+        .rope_angles = rope_angles,
+        .qkv_prep = qkv_prep,
+        .attn = cpu_attn,
+        .scale_cap = scale_cap,
+        .sync = sync_steps,
     };
     if (isa > cpu_isa_detect())
-        return err_param(e, ERR_UNSUPPORTED, "cpu-isa", "this machine's processor has no %s", cpu_isa_name(isa));
+        return err_param(e, ERR_UNSUPPORTED, "cpu-isa", "this machine's processor has no %s",
+                         cpu_isa_name(isa));
     struct cpu_backend *be = calloc(1, sizeof *be);
     if (!be) return err_set(e, ERR_NOMEM, "out of memory");
-    *be = (struct cpu_backend){.base = {"cpu", cpu_isa_name(isa), &ops}, .pool = pool, .isa = isa, .step = step_kernels(isa)};
+    *be = (struct cpu_backend){
+        .base = {"cpu", cpu_isa_name(isa), &ops}, .pool = pool, .isa = isa, .step = step_kernels(isa)};
     int rc = cpu_linear_open(be, e);
     if (rc) {
         cpu_backend_close(&be->base);

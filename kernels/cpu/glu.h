@@ -1,12 +1,13 @@
-/* Gated activations: y = act(gate) * up. Plain C that the compiler turns into vectors; without contraction the result
- * does not depend on their width. */
+/* Gated activations: y = act(gate) * up. Plain C that the compiler turns into vectors; without contraction
+ * the result does not depend on their width. */
 #pragma once
 #include <math.h>
 #include "half.h"
 #include "ops.h"
 
-/* e^x to about 2 ulp, x clamped to where the result is a normal number: x = n ln 2 + r, |r| <= ln 2 / 2, and the
- * polynomial of Cephes' expf for e^r. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits. */
+/* e^x to about 2 ulp, x clamped to where the result is a normal number: x = n ln 2 + r, |r| <= ln 2 / 2, and
+ * the polynomial of Cephes' expf for e^r. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low
+ * bits. */
 static inline float glu_exp(float x)
 {
     x = x > 88.0f ? 88.0f : x;

@@ -1,14 +1,14 @@
-/* The matrix products: activations are prepared once for a call (quantised, or only reordered, in blocks of rows),
- * then threads take panels of outputs from a common counter. K is never split and a row's arithmetic depends on
- * nothing but the row, so results do not depend on n, on the row's place or on the threads. */
+/* The matrix products: activations are prepared once for a call (quantised, or only reordered, in blocks of
+ * rows), then threads take panels of outputs from a common counter. K is never split and a row's arithmetic
+ * depends on nothing but the row, so results do not depend on n, on the row's place or on the threads. */
 #include <stdatomic.h>
 #include <stdlib.h>
 #include "cpu.h"
 #include "panel.h"
 
-#define MAX_ROWS   512 /* rows prepared at once; a longer call is done in pieces */
-#define TILE_BLOCKS 16 /* blocks of rows that a thread runs through one panel */
-#define L2_BYTES   (256 << 10) /* of activations, so that they stay in the L2 cache from panel to panel */
+#define MAX_ROWS    512         /* rows prepared at once; a longer call is done in pieces */
+#define TILE_BLOCKS 16          /* blocks of rows that a thread runs through one panel */
+#define L2_BYTES    (256 << 10) /* of activations, so that they stay in the L2 cache from panel to panel */
 
 struct worker {
     struct panel_tile tile;
@@ -16,7 +16,7 @@ struct worker {
 };
 struct linear_state {
     const struct panel_kernels *kernels;
-    int rows, n_in; /* capacity */
+    int rows, n_in;         /* capacity */
     struct act_unit *quant; /* [block][unit][row of block] */
     float *plain;           /* [block][k][row of block], k padded to even */
     uint16_t *bf16;         /* [block][k/2][row of block][2] */
@@ -32,9 +32,9 @@ struct job {
     int n_out;
     bool glu; /* out[0] is the gate and out[1] the up projection; out[0].y gets act(gate) * up */
     enum act act;
-    int n_panel;                  /* of all outs; with glu of one */
-    int blocks, n_piece;          /* row blocks of a task; pieces of the rows */
-    int panels, n_chunk;          /* panels of a task; chunks of the panels */
+    int n_panel;         /* of all outs; with glu of one */
+    int blocks, n_piece; /* row blocks of a task; pieces of the rows */
+    int panels, n_chunk; /* panels of a task; chunks of the panels */
     atomic_int next_block, next_task;
 };
 
@@ -119,7 +119,8 @@ static void prepare_block(const struct job *j, int b)
     int row = block_start(j, b), rows = block_start(j, b + 1) - row, n_unit = j->n_in / UNIT;
     const float *x = j->x + (size_t)row * (size_t)j->n_in;
     size_t at = (size_t)row * (size_t)padded_in(j);
-    if (j->quant) j->st->kernels->quantise(x, j->n_in, rows, n_unit, j->st->quant + (size_t)row * (size_t)n_unit);
+    if (j->quant)
+        j->st->kernels->quantise(x, j->n_in, rows, n_unit, j->st->quant + (size_t)row * (size_t)n_unit);
     for (int k = 0; k < padded_in(j) && (j->plain || j->bf16); k++)
         for (int r = 0; r < rows; r++) {
             float v = k < j->n_in ? x[(size_t)r * (size_t)j->n_in + (size_t)k] : 0;
@@ -136,31 +137,46 @@ static void prepare_task(void *arg, int i, int n)
         prepare_block(j, b);
 }
 
-/* Blocks [b0, b1) times panel p of w; f [rows][PANEL]. */
-static void panel_product(const struct job *j, const struct weight *w, int p, int b0, int b1, struct worker *worker,
-                          float *f)
+/* Units [u, u + units) of panel p, or the same k of plain weights, times block b. */
+static void block_product(const struct job *j, const struct weight *w, int p, int b, int u, int units,
+                          bool tile, const struct worker *worker, float *f)
 {
     const struct panel_kernels *k = j->st->kernels;
     const uint8_t *panel = weight_panel(w, p);
-    int row0 = block_start(j, b0), n = block_start(j, b1) - row0, n_unit = j->n_in / UNIT;
-    bool quant = dtype_is_quant(w->type), tiles = quant && j->n > k->tile_rows;
-    memset(f, 0, (size_t)n * PANEL * sizeof *f);
-    for (int u = 0; tiles && u < n_unit; u += TILE_UNITS) {
-        int units = n_unit - u < TILE_UNITS ? n_unit - u : TILE_UNITS;
-        k->expand(w->type, panel, u, units, &worker->tile);
-        for (int b = b0; b < b1; b++) {
-            int row = block_start(j, b), rows = block_start(j, b + 1) - row;
-            const struct act_unit *a = j->st->quant + (size_t)row * (size_t)n_unit + (size_t)(u * rows);
-            k->dot_tile(w->type, rows, &worker->tile, a, units, f + PANEL * (row - row0));
-        }
+    int row = block_start(j, b), rows = block_start(j, b + 1) - row;
+    if (dtype_is_quant(w->type)) {
+        const struct act_unit *a = j->st->quant + (size_t)row * (size_t)(j->n_in / UNIT) + (size_t)(u * rows);
+        if (tile)
+            k->dot_tile(w->type, rows, &worker->tile, a, units, f);
+        else
+            k->dot(w->type, rows, panel, u, a, units, f);
+        return;
     }
-    for (int b = b0; !tiles && b < b1; b++) {
-        int row = block_start(j, b), rows = block_start(j, b + 1) - row;
-        float *fb = f + PANEL * (row - row0);
-        size_t at = (size_t)row * (size_t)padded_in(j);
-        if (quant) k->dot(w->type, rows, panel, j->st->quant + (size_t)row * (size_t)n_unit, n_unit, fb);
-        else if (w->type == DT_BF16 && k->dot_bf16) k->dot_bf16(rows, panel, j->st->bf16 + at, j->n_in, fb);
-        else k->dot_plain(w->type, rows, panel, j->st->plain + at, j->n_in, fb);
+    int k0 = u * UNIT, n = j->n_in - k0 < units * UNIT ? j->n_in - k0 : units * UNIT;
+    size_t at = (size_t)row * (size_t)padded_in(j) + (size_t)(k0 * rows);
+    panel += (size_t)k0 * PANEL * (size_t)dtype_info(w->type)->bytes;
+    if (w->type == DT_BF16 && k->dot_bf16)
+        k->dot_bf16(rows, panel, j->st->bf16 + at, n, f);
+    else
+        k->dot_plain(w->type, rows, panel, j->st->plain + at, n, f);
+}
+
+/* Blocks [b0, b1) times panel p of w; f [rows][PANEL]. One block streams the panel; several take it in pieces
+ * that stay in the L1 cache. */
+static void panel_product(const struct job *j, const struct weight *w, int p, int b0, int b1,
+                          struct worker *worker, float *f)
+{
+    const struct panel_kernels *k = j->st->kernels;
+    int row0 = block_start(j, b0), n_unit = (j->n_in + UNIT - 1) / UNIT,
+        step = b1 - b0 > 1 ? TILE_UNITS : n_unit;
+    bool tile = dtype_is_quant(w->type) && j->n > k->tile_rows;
+    if (tile) step = TILE_UNITS;
+    memset(f, 0, (size_t)(block_start(j, b1) - row0) * PANEL * sizeof *f);
+    for (int u = 0; u < n_unit; u += step) {
+        int units = n_unit - u < step ? n_unit - u : step;
+        if (tile) k->expand(w->type, weight_panel(w, p), u, units, &worker->tile);
+        for (int b = b0; b < b1; b++)
+            block_product(j, w, p, b, u, units, tile, worker, f + PANEL * (block_start(j, b) - row0));
     }
 }
 
@@ -171,7 +187,8 @@ static void store_rows(const struct linear_out *o, int col, int row, int n, cons
         float *y = o->y + (size_t)(row + r) * (size_t)o->y_stride + col;
         if (o->bias)
             for (int c = 0; c < cols; c++) y[c] = f[c] + o->bias[col + c];
-        else memcpy(y, f, (size_t)cols * sizeof *y);
+        else
+            memcpy(y, f, (size_t)cols * sizeof *y);
     }
 }
 
@@ -192,10 +209,12 @@ static void panel_task(void *arg, int i, int n)
 {
     struct job *j = arg;
     (void)n;
-    for (int t; (t = atomic_fetch_add_explicit(&j->next_task, 1, memory_order_relaxed)) < j->n_piece * j->n_chunk;) {
+    for (int t;
+         (t = atomic_fetch_add_explicit(&j->next_task, 1, memory_order_relaxed)) < j->n_piece * j->n_chunk;) {
         int b0 = t / j->n_chunk * j->blocks, p0 = t % j->n_chunk * j->panels;
         int b1 = b0 + j->blocks < j->n_block ? b0 + j->blocks : j->n_block;
-        for (int p = p0; p < p0 + j->panels && p < j->n_panel; p++) run_panel(j, p, b0, b1, &j->st->worker[i]);
+        for (int p = p0; p < p0 + j->panels && p < j->n_panel; p++)
+            run_panel(j, p, b0, b1, &j->st->worker[i]);
     }
 }
 
@@ -206,8 +225,10 @@ static void run_piece(struct cpu_backend *be, struct job *j)
 {
     int threads = pool_size(be->pool);
     j->n_block = ceil_div(j->n, j->st->kernels->block_rows);
-    if (j->n_block > 1 && (int64_t)j->n * j->n_in > 16384) pool_run(be->pool, prepare_task, j);
-    else prepare_task(j, 0, 1);
+    if (j->n_block > 1 && (int64_t)j->n * j->n_in > 16384)
+        pool_run(be->pool, prepare_task, j);
+    else
+        prepare_task(j, 0, 1);
 
     size_t row_bytes = j->quant ? (size_t)(j->n_in / UNIT) * sizeof(struct act_unit) : 0;
     int fit = row_bytes ? (int)(L2_BYTES / (row_bytes * BLOCK_ROWS)) : TILE_BLOCKS;
@@ -217,7 +238,11 @@ static void run_piece(struct cpu_backend *be, struct job *j)
     /* Some 16 tasks a thread: enough to even out a thread that lost its core for a while. */
     j->panels = ceil_div(j->n_panel, 16 * threads);
     j->n_chunk = ceil_div(j->n_panel, j->panels);
-    pool_run(be->pool, panel_task, j);
+    /* What takes a microsecond or two is not worth waking anyone for. */
+    if ((int64_t)j->n * j->n_panel * PANEL * j->n_in < 1 << 17)
+        panel_task(j, 0, 1);
+    else
+        pool_run(be->pool, panel_task, j);
 }
 
 static void run(struct cpu_backend *be, struct job *j, const float *x, int n)
@@ -227,9 +252,12 @@ static void run(struct cpu_backend *be, struct job *j, const float *x, int n)
     for (int i = 0; i < j->n_out; i++) {
         const struct weight *w = j->out[i].w;
         if (i == 0 || !j->glu) j->n_panel += w->n_panel;
-        if (dtype_is_quant(w->type)) j->quant = true;
-        else if (w->type == DT_BF16 && st->kernels->dot_bf16) j->bf16 = true;
-        else j->plain = true;
+        if (dtype_is_quant(w->type))
+            j->quant = true;
+        else if (w->type == DT_BF16 && st->kernels->dot_bf16)
+            j->bf16 = true;
+        else
+            j->plain = true;
     }
     for (; j->row0 < n; j->row0 += j->n) {
         j->x = x + (size_t)j->row0 * (size_t)j->n_in;
@@ -246,8 +274,8 @@ void cpu_linear(struct backend *base, const float *x, int n, const struct linear
     run(cpu_of(base), &j, x, n);
 }
 
-void cpu_linear_glu(struct backend *base, const float *x, int n, const struct weight *gate, const struct weight *up,
-                    enum act act, float *y)
+void cpu_linear_glu(struct backend *base, const float *x, int n, const struct weight *gate,
+                    const struct weight *up, enum act act, float *y)
 {
     struct linear_out out[2] = {{.w = gate, .y = y, .y_stride = gate->n_out}, {.w = up}};
     struct job j = {.out = out, .n_out = 2, .glu = true, .act = act};

@@ -1,13 +1,13 @@
-/* From the blocks of a file to panels. Each type only says how to fetch the codes and scales of 32 values; the
- * layout of weight.h is then the same for all. */
+/* From the blocks of a file to panels. Each type only says how to fetch the codes and scales of 32 values;
+ * the layout of weight.h is then the same for all. */
 #include "weight.h"
 #include <string.h>
 
 /* 32 values of one row: value = ws * (code - zero) + wm. */
 struct group {
     uint8_t code[UNIT];
-    uint16_t d, dmin;           /* f16: scale and min, of the super-block if there is one */
-    int8_t scale[2], min[2];    /* super-blocks: per group of 32 or 16 */
+    uint16_t d, dmin;        /* f16: scale and min, of the super-block if there is one */
+    int8_t scale[2], min[2]; /* super-blocks: per group of 32 or 16 */
 };
 
 static uint16_t load_u16(const uint8_t *p)
@@ -94,7 +94,8 @@ static void fetch_q6_k(const uint8_t *b, int g, struct group *o)
     memcpy(o->scale, b + 192 + 2 * g, 2);
     int part = g % 4, shift = part >= 2 ? 4 : 0;
     const uint8_t *low = b + 64 * (g / 4) + 32 * (part & 1), *high = b + 128 + 32 * (g / 4);
-    for (int i = 0; i < 32; i++) o->code[i] = (uint8_t)((low[i] >> shift & 15) | (high[i] >> 2 * part & 3) << 4);
+    for (int i = 0; i < 32; i++)
+        o->code[i] = (uint8_t)((low[i] >> shift & 15) | (high[i] >> 2 * part & 3) << 4);
 }
 
 /* b: the block that holds group g of 32 values */
@@ -102,9 +103,20 @@ static void fetch_group(enum dtype t, const uint8_t *b, int g, struct group *o)
 {
     switch (t) {
     case DT_Q8_0: fetch_q8_0(b, o); break;
-    case DT_Q4_0: o->d = load_u16(b); fetch_nibbles(b + 2, o); break;
-    case DT_Q4_1: o->d = load_u16(b); o->dmin = load_u16(b + 2); fetch_nibbles(b + 4, o); break;
-    case DT_Q5_0: o->d = load_u16(b); fetch_nibbles(b + 6, o); add_fifth_bit(load_u32(b + 2), o); break;
+    case DT_Q4_0:
+        o->d = load_u16(b);
+        fetch_nibbles(b + 2, o);
+        break;
+    case DT_Q4_1:
+        o->d = load_u16(b);
+        o->dmin = load_u16(b + 2);
+        fetch_nibbles(b + 4, o);
+        break;
+    case DT_Q5_0:
+        o->d = load_u16(b);
+        fetch_nibbles(b + 6, o);
+        add_fifth_bit(load_u32(b + 2), o);
+        break;
     case DT_Q5_1:
         o->d = load_u16(b);
         o->dmin = load_u16(b + 2);
@@ -142,7 +154,8 @@ static void put_codes(int bits, const uint8_t *code, uint8_t *line)
         if (bits < 4) store_u32(low + 128 * s, two);
     }
     if (bits >= 4)
-        for (int m = 0; m < 4; m++) store_u32(low + 128 * m, (w[m] & 0x0f0f0f0f) | (w[m + 4] & 0x0f0f0f0f) << 4);
+        for (int m = 0; m < 4; m++)
+            store_u32(low + 128 * m, (w[m] & 0x0f0f0f0f) | (w[m + 4] & 0x0f0f0f0f) << 4);
 }
 
 static void pack_quant_row(enum dtype t, int n_in, const uint8_t *row, uint8_t *panel, int col)

@@ -3,7 +3,8 @@
 #include <math.h>
 #include "glu.h"
 
-/* |x| and float order agree on the bits, so the maximum is one of integers, and NaN and infinity stand out. */
+/* |x| and float order agree on the bits, so the maximum is one of integers, and NaN and infinity stand out.
+ */
 static void quantise_unit(const float *x, struct act_unit *a)
 {
     uint32_t max = 0;
@@ -36,7 +37,8 @@ static void quantise(const float *x, int x_stride, int rows, int n_unit, struct 
 static void unit_dot(const struct panel_form *f, int col, const uint8_t *unit, float d, float dmin,
                      const struct act_unit *a, float *acc)
 {
-    const uint8_t *min = unit + SCALE_BYTES(f->group, f->super), *codes = unit + f->unit_bytes - CODE_BYTES(f->bits);
+    const uint8_t *min = unit + SCALE_BYTES(f->group, f->super),
+                  *codes = unit + f->unit_bytes - CODE_BYTES(f->bits);
     int zero = 1 << (f->bits - 1);
     for (int g = 0; g < UNIT / f->group; g++) {
         int x = 0, sum = 0, at = PANEL * g + col;
@@ -52,9 +54,11 @@ static void unit_dot(const struct panel_form *f, int col, const uint8_t *unit, f
     }
 }
 
-static void dot(enum dtype t, int rows, const uint8_t *panel, const struct act_unit *a, int n_unit, float *f)
+static void dot(enum dtype t, int rows, const uint8_t *panel, int first, const struct act_unit *a, int n_unit,
+                float *f)
 {
     const struct panel_form *form = panel_form(t);
+    panel += unit_offset(form, first);
     for (int col = 0; col < PANEL; col++) {
         const uint8_t *p = panel;
         float d = 0, dmin = 0;
@@ -64,7 +68,8 @@ static void dot(enum dtype t, int rows, const uint8_t *panel, const struct act_u
                 dmin = form->mins ? panel_half(p + 2 * PANEL + 2 * col) : 0;
                 p += form->head_bytes;
             }
-            for (int r = 0; r < rows; r++) unit_dot(form, col, p, d, dmin, a + u * rows + r, f + PANEL * r + col);
+            for (int r = 0; r < rows; r++)
+                unit_dot(form, col, p, d, dmin, a + u * rows + r, f + PANEL * r + col);
         }
     }
 }
@@ -78,4 +83,5 @@ static void dot_plain(enum dtype t, int rows, const uint8_t *panel, const float 
         }
 }
 
-const struct panel_kernels panel_scalar = {quantise, dot, NULL, NULL, dot_plain, NULL, glu_apply, BLOCK_ROWS, 0x7fffffff};
+const struct panel_kernels panel_scalar = {quantise, dot,       NULL,       NULL,      dot_plain,
+                                           NULL,     glu_apply, BLOCK_ROWS, 0x7fffffff};

@@ -1,4 +1,5 @@
-/* What norms, rotary embedding and attention need beyond vec_*.h: sums over lanes, partial loads, exponentials. */
+/* What norms, rotary embedding and attention need beyond vec_*.h: sums over lanes, partial loads,
+ * exponentials. */
 #pragma once
 #if defined __AVX512F__ || defined VEC_EMULATED
 #include "vec_avx512.h"
@@ -11,19 +12,20 @@
 #define UNROLL _Pragma("GCC unroll 8")
 
 #if LANES == 16
-#define vf_add(a, b)   _mm512_add_ps(a, b)
-#define vf_sub(a, b)   _mm512_sub_ps(a, b)
-#define vf_div(a, b)   _mm512_div_ps(a, b)
-#define vf_max(a, b)   _mm512_max_ps(a, b)
-#define vf_min(a, b)   _mm512_min_ps(a, b)
-#define vf_round(a)    _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-#define vf_abs(a)      _mm512_andnot_ps(vf_set(-0.0f), a)
-#define vf_sign(m, s)  _mm512_or_ps(m, _mm512_and_ps(vf_set(-0.0f), s)) /* m >= 0 with the sign of s */
-#define vf_pow2(n)     _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23))
-#define vf_keep(x, a, lo) _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, lo, _CMP_GE_OQ), x) /* a >= lo ? x : 0 */
-#define vf_low(v)      _mm512_castps512_ps256(v)
-#define vf_high(v)     _mm512_extractf32x8_ps(v, 1)
-#define vf_from_bf16(p) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
+#define vf_add(a, b)  _mm512_add_ps(a, b)
+#define vf_sub(a, b)  _mm512_sub_ps(a, b)
+#define vf_div(a, b)  _mm512_div_ps(a, b)
+#define vf_max(a, b)  _mm512_max_ps(a, b)
+#define vf_min(a, b)  _mm512_min_ps(a, b)
+#define vf_abs(a)     _mm512_andnot_ps(vf_set(-0.0f), a)
+#define vf_sign(m, s) _mm512_or_ps(m, _mm512_and_ps(vf_set(-0.0f), s)) /* m >= 0 with the sign of s */
+#define vf_exponent(m)                                                                                       \
+    _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(m), 23)) /* low bits become the exponent */
+#define vf_low(v)  _mm512_castps512_ps256(v)
+#define vf_high(v) _mm512_extractf32x8_ps(v, 1)
+#define vf_from_bf16(p)                                                                                      \
+    _mm512_castsi512_ps(_mm512_slli_epi32(                                                                   \
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
 INLINE vf vf_load_n(const float *p, int n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 INLINE void vf_store_n(float *p, vf v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v); }
 INLINE float vf_sum(vf v)
@@ -41,22 +43,27 @@ INLINE float vf_hmax(vf v)
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
 /* 16 values from two places */
-#define load_2(p, q)      _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p))), _mm_loadu_si128((const __m128i *)(const void *)(q)), 1)
-#define load_2_f32(p, q)  _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps((const float *)(const void *)(p))), _mm256_loadu_ps((const float *)(const void *)(q)), 1)
-#define to_half(v)        _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-#define store_half(p, v)  _mm256_storeu_si256((__m256i *)(void *)(p), to_half(v))
+#define load_2(p, q)                                                                                         \
+    _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p))),     \
+                            _mm_loadu_si128((const __m128i *)(const void *)(q)), 1)
+#define load_2_f32(p, q)                                                                                     \
+    _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps((const float *)(const void *)(p))),            \
+                       _mm256_loadu_ps((const float *)(const void *)(q)), 1)
+#define to_half(v)       _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define store_half(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), to_half(v))
 #else
-#define vf_add(a, b)   _mm256_add_ps(a, b)
-#define vf_sub(a, b)   _mm256_sub_ps(a, b)
-#define vf_div(a, b)   _mm256_div_ps(a, b)
-#define vf_max(a, b)   _mm256_max_ps(a, b)
-#define vf_min(a, b)   _mm256_min_ps(a, b)
-#define vf_round(a)    _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-#define vf_abs(a)      _mm256_andnot_ps(vf_set(-0.0f), a)
-#define vf_sign(m, s)  _mm256_or_ps(m, _mm256_and_ps(vf_set(-0.0f), s)) /* m >= 0 with the sign of s */
-#define vf_pow2(n)     _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23))
-#define vf_keep(x, a, lo) _mm256_and_ps(x, _mm256_cmp_ps(a, lo, _CMP_GE_OQ)) /* a >= lo ? x : 0 */
-#define vf_from_bf16(p) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
+#define vf_add(a, b)  _mm256_add_ps(a, b)
+#define vf_sub(a, b)  _mm256_sub_ps(a, b)
+#define vf_div(a, b)  _mm256_div_ps(a, b)
+#define vf_max(a, b)  _mm256_max_ps(a, b)
+#define vf_min(a, b)  _mm256_min_ps(a, b)
+#define vf_abs(a)     _mm256_andnot_ps(vf_set(-0.0f), a)
+#define vf_sign(m, s) _mm256_or_ps(m, _mm256_and_ps(vf_set(-0.0f), s)) /* m >= 0 with the sign of s */
+#define vf_exponent(m)                                                                                       \
+    _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(m), 23)) /* low bits become the exponent */
+#define vf_from_bf16(p)                                                                                      \
+    _mm256_castsi256_ps(                                                                                     \
+        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
 INLINE __m256i lane_mask(int n)
 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -75,7 +82,9 @@ INLINE float vf_hmax(vf v)
     b = _mm_max_ps(b, _mm_movehl_ps(b, b));
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
-#define store_half(p, v) _mm_storeu_si128((__m128i *)(void *)(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
+#define store_half(p, v)                                                                                     \
+    _mm_storeu_si128((__m128i *)(void *)(p),                                                                 \
+                     _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
 #endif
 
 /* Lanes keys at byte offset `at` of KV tiles of 8 keys. */
@@ -84,7 +93,8 @@ INLINE vf load_keys(enum dtype t, const unsigned char *const *tile, size_t at)
 #if LANES == 16
     if (t == DT_F32) return load_2_f32(tile[0] + at, tile[1] + at);
     __m256i u = load_2(tile[0] + at, tile[1] + at);
-    return t == DT_F16 ? _mm512_cvtph_ps(u) : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(u), 16));
+    return t == DT_F16 ? _mm512_cvtph_ps(u)
+                       : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(u), 16));
 #else
     if (t == DT_F32) return vf_load((const float *)(const void *)(tile[0] + at));
     return t == DT_F16 ? vf_half(tile[0] + at) : vf_from_bf16(tile[0] + at);
@@ -96,25 +106,29 @@ INLINE vf load_values(enum dtype t, const unsigned char *p)
     return t == DT_F16 ? vf_half(p) : vf_from_bf16(p);
 }
 
-/* 2^x for x <= 126, to 2 ulp; exactly 1 at 0; below -126 it is 0. 2^x = 2^n (1 + r P(r)) with n = round(x): P is
- * the polynomial of least relative error on [-0.5, 0.5], 9e-8. */
+/* 2^x for x <= 127, to 2 ulp; exactly 1 at 0; 0 below -126.5. 2^x = 2^n (1 + r P(r)) with n = round(x): P is
+ * the polynomial of least relative error on [-0.5, 0.5], 9e-8. Adding 1.5 * 2^23 rounds to an integer and
+ * leaves n + 127, 2^n's exponent, in the low bits. */
 INLINE vf vf_exp2(vf x)
 {
-    vf lo = vf_set(-126.0f), y = vf_max(x, lo), n = vf_round(y), r = vf_sub(y, n);
+    const vf magic = vf_set(0x1.8p23f + 127);
+    vf y = vf_max(vf_set(-127.0f), x) /* a NaN stays */, m = vf_add(y, magic),
+       r = vf_sub(y, vf_sub(m, magic));
     vf p = vf_fma(vf_set(0x1.5bba14p-10f), r, vf_set(0x1.3cea88p-7f));
     p = vf_fma(p, r, vf_set(0x1.c6b752p-5f));
     p = vf_fma(p, r, vf_set(0x1.ebf9bcp-3f));
     p = vf_fma(p, r, vf_set(0x1.62e42ap-1f));
     p = vf_fma(p, r, vf_set(1.0f));
-    return vf_keep(vf_mul(p, vf_pow2(n)), x, lo);
+    return vf_mul(p, vf_exponent(m));
 }
 
-/* tanh|x| = m / (m + 2) with m = e^(2|x|) - 1, where e^s - 1 = 2^n (r + r^2 P(r)) + (2^n - 1), so that small x keep
- * their relative precision. From 9.02 on tanh is 1 in float. */
+/* tanh|x| = m / (m + 2) with m = e^(2|x|) - 1, where e^s - 1 = 2^n (r + r^2 P(r)) + (2^n - 1), so that small
+ * x keep their relative precision. From 9.02 on tanh is 1 in float. */
 INLINE vf vf_tanh(vf x)
 {
     vf s = vf_mul(vf_min(vf_abs(x), vf_set(9.02f)), vf_set(2.0f));
-    vf n = vf_round(vf_mul(s, vf_set(0x1.715476p+0f)));
+    const vf magic = vf_set(0x1.8p23f + 127);
+    vf shifted = vf_fma(s, vf_set(0x1.715476p+0f), magic), n = vf_sub(shifted, magic);
     vf r = vf_fma(n, vf_set(-0x1.62e400p-1f), s); /* ln 2 in two parts */
     r = vf_fma(n, vf_set(-0x1.7f7d1cp-20f), r);
     vf p = vf_fma(vf_set(0.0013946554f), r, vf_set(0.008366644f));
@@ -122,6 +136,6 @@ INLINE vf vf_tanh(vf x)
     p = vf_fma(p, r, vf_set(0.16666542f));
     p = vf_fma(p, r, vf_set(0.5f));
     p = vf_fma(vf_mul(p, r), r, r);
-    vf two_n = vf_pow2(n), m = vf_fma(p, two_n, vf_sub(two_n, vf_set(1.0f)));
+    vf two_n = vf_exponent(shifted), m = vf_fma(p, two_n, vf_sub(two_n, vf_set(1.0f)));
     return vf_sign(vf_div(m, vf_add(m, vf_set(2.0f))), x);
 }

@@ -1,11 +1,12 @@
-/* The SIMD kernels of a step's ops other than the matrix products: one table for each level. All are pure functions
- * of rows or tiles; who runs which is decided in backend.c and attn.c, and never changes a bit of a result.
+/* The SIMD kernels of a step's ops other than the matrix products: one table for each level. All are pure
+ * functions of rows or tiles; who runs which is decided in backend.c and attn.c, and never changes a bit of a
+ * result.
  *
- * Attention. The rows of one item that read one KV head are numbered token by token, the head's queries side by side
- * (row = token * group + query), and cut into tiles. Keys are walked in steps, aligned to position 0, and the steps
- * of one span make an online softmax of their own (Milakov & Gimelshein 2018); spans are joined in ascending order.
- * Keys that a row may not see get weight 0, which changes nothing in its sums, so a row's result does not depend on
- * the rows beside it. */
+ * Attention. The rows of one item that read one KV head are numbered token by token, the head's queries side
+ * by side (row = token * group + query), and cut into tiles. Keys are walked in steps, aligned to position 0,
+ * and the steps of one span make an online softmax of their own (Milakov & Gimelshein 2018); spans are joined
+ * in ascending order. Keys that a row may not see get weight 0, which changes nothing in its sums, so a row's
+ * result does not depend on the rows beside it. */
 #pragma once
 #include "ops.h"
 
@@ -15,8 +16,8 @@ enum {
     ATTN_SPAN = 256, /* keys */
 };
 
-/* State of a row: a record of floats, [dim rounded up to 16] sums of weighted values, then largest score, sum of
- * weights. Scores are in units of log 2. */
+/* State of a row: a record of floats, [dim rounded up to 16] sums of weighted values, then largest score, sum
+ * of weights. Scores are in units of log 2. */
 static inline size_t attn_record(int head_dim) { return ((size_t)head_dim + 15) / 16 * 16 + 16; }
 /* Floats of scratch for attn_tile: queries, scores, two sets of records. */
 static inline size_t attn_scratch(int head_dim)
@@ -41,7 +42,8 @@ static inline void attn_spans(const struct attn_tile *t, int *first, int *end)
 struct step_kernels {
     /* The whole of a tile's attention, into a->out. Needs KV tiles of 8 and a head_dim divisible by 8. */
     void (*attn_tile)(const struct attn_tile *t, float *scratch);
-    /* One span of it, into rec [rows] records; then the join of records [span - first][stride] into a->out. */
+    /* One span of it, into rec [rows] records; then the join of records [span - first][stride] into a->out.
+     */
     void (*attn_span)(const struct attn_tile *t, int span, float *rec, float *scratch);
     void (*attn_join)(const struct attn_tile *t, float *rec, size_t stride);
 

@@ -1,5 +1,5 @@
-/* Norms, query and key preparation, soft cap: see step.h. Sums run over the dimensions in an order that depends on
- * nothing but their number. */
+/* Norms, query and key preparation, soft cap: see step.h. Sums run over the dimensions in an order that
+ * depends on nothing but their number. */
 #include <math.h>
 #include <string.h>
 #include "half.h"
@@ -13,8 +13,8 @@ static float inv_rms(const float *v, int dim, float eps)
 {
     vf s[4] = {vf_set(0), vf_set(0), vf_set(0), vf_set(0)};
     int i = 0;
-    for (; i + 4 * LANES <= dim; i += 4 * LANES)
-        UNROLL for (int j = 0; j < 4; j++) {
+    for (; i + 4 * LANES <= dim; i += 4 * LANES) UNROLL for (int j = 0; j < 4; j++)
+        {
             vf x = vf_load(v + i + j * LANES);
             s[j] = vf_fma(x, x, s[j]);
         }
@@ -59,7 +59,10 @@ static void add_norm(const struct norm_args *a, int r0, int r1)
 /* n floats in the cache's type; the same bits as kv.c's scalar conversion */
 static void convert(enum dtype t, const float *x, int n, void *to)
 {
-    vf max = vf_set(t == DT_F32 ? 0x1.fffffep127f : t == DT_F16 ? 65504 : 0x1.fep127f), min = vf_sub(vf_set(0), max);
+    vf max = vf_set(t == DT_F32   ? 0x1.fffffep127f
+                    : t == DT_F16 ? 65504
+                                  : 0x1.fep127f),
+       min = vf_sub(vf_set(0), max);
     for (int i = 0; i < n; i += LANES) {
         int m = n - i < LANES ? n - i : LANES;
         vf v = m == LANES ? vf_load(x + i) : vf_load_n(x + i, m);
@@ -107,7 +110,8 @@ static void prep_row(const struct qkv_args *a, int row, int block, int token)
     for (int h = 0; h < a->n_head; h++) rope_rotate(q + (size_t)h * d, a->rot, a->style, cs);
     for (int h = 0; h < a->n_kv_head; h++) {
         rope_rotate(k + (size_t)h * d, a->rot, a->style, cs);
-        store(a->kv, (unsigned char *)kv_unit(a->kv, block, a->slot, h), token, k + (size_t)h * d, v + (size_t)h * d);
+        store(a->kv, (unsigned char *)kv_unit(a->kv, block, a->slot, h), token, k + (size_t)h * d,
+              v + (size_t)h * d);
     }
 }
 
@@ -135,12 +139,19 @@ static void scale_cap(float *x, int64_t i0, int64_t i1, float scale, float cap)
         int m = i1 - i < LANES ? (int)(i1 - i) : LANES;
         vf v = m == LANES ? vf_load(x + i) : vf_load_n(x + i, m);
         v = vf_mul(top, vf_tanh(vf_mul(v, k)));
-        if (m == LANES) vf_store(x + i, v);
-        else vf_store_n(x + i, v, m);
+        if (m == LANES)
+            vf_store(x + i, v);
+        else
+            vf_store_n(x + i, v, m);
     }
 }
 
 const struct step_kernels LEVEL(step) = {
-    .attn_tile = LEVEL(attn_tile), .attn_span = LEVEL(attn_span), .attn_join = LEVEL(attn_join),
-    .add_norm = add_norm, .row_norm = row_norm, .qkv_prep = qkv_prep, .scale_cap = scale_cap,
+    .attn_tile = LEVEL(attn_tile),
+    .attn_span = LEVEL(attn_span),
+    .attn_join = LEVEL(attn_join),
+    .add_norm = add_norm,
+    .row_norm = row_norm,
+    .qkv_prep = qkv_prep,
+    .scale_cap = scale_cap,
 };

@@ -1,8 +1,8 @@
 /* From panels back to floats: embedding look-up. */
 #include "weight.h"
 
-/* The products and the sum are those of dtype_to_f32, so the values agree with it exactly: where there are mins, they
- * go with codes without a zero point. */
+/* The products and the sum are those of dtype_to_f32, so the values agree with it exactly: where there are
+ * mins, they go with codes without a zero point. */
 static void unpack_quant_row(enum dtype t, int n_in, const uint8_t *panel, int col, float *y)
 {
     const struct panel_form *f = panel_form(t);
@@ -28,7 +28,8 @@ static void unpack_quant_row(enum dtype t, int n_in, const uint8_t *panel, int c
 
 void panel_unpack_row(enum dtype t, int n_in, const uint8_t *panel, int col, float *y)
 {
-    if (dtype_is_quant(t)) unpack_quant_row(t, n_in, panel, col, y);
+    if (dtype_is_quant(t))
+        unpack_quant_row(t, n_in, panel, col, y);
     else
         for (int k = 0; k < n_in; k++) y[k] = panel_plain(t, panel, col, k);
 }

@@ -4,7 +4,7 @@
 
 typedef __m256i vi;
 typedef __m256 vf;
-#define LANES 8 /* of 32 bits */
+#define LANES            8 /* of 32 bits */
 #define vi_load(p)       _mm256_load_si256((const __m256i *)(const void *)(p))
 #define vi_store(p, v)   _mm256_store_si256((__m256i *)(void *)(p), v)
 #define vi_bcast(p)      _mm256_castps_si256(_mm256_broadcast_ss((const float *)(const void *)(p)))
@@ -32,7 +32,9 @@ typedef __m256 vf;
 #define vf_cast(v)       _mm256_castsi256_ps(v)
 #define vf_half(p)       _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define vf_i8(p)         _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(p))))
-/* An opaque copy: without it the compiler reorders chains of additions into more live values than registers. */
+/* An opaque copy: without it the compiler reorders chains of additions into more live values than registers.
+ */
 #define vi_keep(v) __asm__("" : "+x"(v))
-/* Bytes ahead. A unit's arithmetic fills the reorder window long before enough lines are on their way from memory. */
+/* Bytes ahead. A unit's arithmetic fills the reorder window long before enough lines are on their way from
+ * memory. */
 #define PREFETCH 2048

@@ -10,8 +10,8 @@ static const struct panel_form forms[DT_COUNT] = {PANEL_FORMS(X)};
 
 const struct panel_form *panel_form(enum dtype t) { return &forms[t]; }
 
-/* A slab is one mapping in huge pages that many matrices share, so that small ones do not each round up to 2 MiB.
- * It is unmapped with its last matrix, never reused, so that padding can rely on fresh zeros. */
+/* A slab is one mapping in huge pages that many matrices share, so that small ones do not each round up to 2
+ * MiB. It is unmapped with its last matrix, never reused, so that padding can rely on fresh zeros. */
 #define SLAB_BYTES ((size_t)64 << 20)
 #define HUGE_BYTES ((size_t)2 << 20)
 struct slab {
@@ -70,6 +70,8 @@ static size_t panel_bytes(enum dtype t, int n_in)
     return t == DT_F32 ? k * PANEL * 4 : (k + (t == DT_BF16 && k % 2)) * PANEL * 2;
 }
 
+#define MAX_IN (1 << 24) /* so that a block's activations can be counted in ints */
+
 struct pack_job {
     const struct weight *w;
     const uint8_t *src;
@@ -85,13 +87,13 @@ static void pack_task(void *arg, int i, int n)
                        w->data + w->panel_bytes * (size_t)(row / PANEL), row % PANEL);
 }
 
-int cpu_weight_pack(struct backend *base, enum dtype t, int n_out, int n_in, const void *src, struct weight **out,
-                    struct err *e)
+int cpu_weight_pack(struct backend *base, enum dtype t, int n_out, int n_in, const void *src,
+                    struct weight **out, struct err *e)
 {
     struct cpu_backend *be = cpu_of(base);
     if ((unsigned)t >= DT_I8) return err_set(e, ERR_UNSUPPORTED, "no matrices of type %d", (int)t);
     size_t row = dtype_row_bytes(t, n_in), total;
-    if (n_out <= 0 || row == 0)
+    if (n_out <= 0 || row == 0 || n_in > MAX_IN)
         return err_set(e, ERR_INVALID, "%s matrix of %d x %d", dtype_info(t)->name, n_out, n_in);
     struct weight *w = malloc(sizeof *w);
     if (!w) return err_set(e, ERR_NOMEM, "out of memory");
@@ -100,7 +102,8 @@ int cpu_weight_pack(struct backend *base, enum dtype t, int n_out, int n_in, con
     if (__builtin_mul_overflow(w->panel_bytes, (size_t)w->n_panel, &total) ||
         !(w->data = slab_take(be, total, &w->slab))) {
         free(w);
-        return err_set(e, ERR_NOMEM, "no memory for a %s matrix of %d x %d", dtype_info(t)->name, n_out, n_in);
+        return err_set(e, ERR_NOMEM, "no memory for a %s matrix of %d x %d", dtype_info(t)->name, n_out,
+                       n_in);
     }
     /* Room for at least a few rows: linear cannot fail later, whatever reserve was told. */
     int rc = cpu_linear_reserve(be, 1, n_in, e);

@@ -31,7 +31,8 @@ void ref_attn_head(const struct attn_args *a, const struct attn_item *it, int i,
     float *out = a->out + (size_t)(it->row + i) * a->out_stride + (size_t)head * dim;
     double acc[KV_MAX_HEAD] = {0}, max = -INFINITY, sum = 0;
     for (int t = first; t <= pos; t++) {
-        const unsigned char *unit = kv_unit(kv, it->table[t / bs], a->slot, head / (a->n_head / a->n_kv_head));
+        const unsigned char *unit =
+            kv_unit(kv, it->table[t / bs], a->slot, head / (a->n_head / a->n_kv_head));
         double s = score(a, q, unit, t % bs), m = s > max ? s : max, keep = exp(max - m), p = exp(s - m);
         for (int d = 0; d < dim; d++)
             acc[d] = acc[d] * keep + p * load(kv->g.type, unit + kv->half, (size_t)(t % bs) * dim + d);

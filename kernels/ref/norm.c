@@ -38,6 +38,5 @@ void ref_row_norm_rows(float *x, int r0, int r1, int dim, int stride, const floa
 
 void ref_scale_cap_range(float *x, int64_t i0, int64_t i1, float scale, float cap)
 {
-    for (int64_t i = i0; i < i1; i++)
-        x[i] = cap > 0 ? cap * tanhf(x[i] * scale / cap) : x[i] * scale;
+    for (int64_t i = i0; i < i1; i++) x[i] = cap > 0 ? cap * tanhf(x[i] * scale / cap) : x[i] * scale;
 }

@@ -33,8 +33,8 @@ static void row_norm(struct backend *be, float *x, int n, int dim, int stride, c
     ref_row_norm_rows(x, 0, n, dim, stride, w, eps);
 }
 
-static void rope_angles(struct backend *be, const int32_t *pos, int n, const float *inv_freq, int half, float mscale,
-                        float *cs)
+static void rope_angles(struct backend *be, const int32_t *pos, int n, const float *inv_freq, int half,
+                        float mscale, float *cs)
 {
     (void)be;
     ref_rope_angles_rows(pos, 0, n, inv_freq, half, mscale, cs);
@@ -69,11 +69,22 @@ static int sync_steps(struct backend *be, struct err *e)
 struct backend *ref_backend(void)
 {
     static const struct ops ops = {
-        .weight_pack = ref_weight_pack, .weight_free = ref_weight_free, .weight_info = ref_weight_info,
-        .kv_alloc = kv_alloc, .kv_free = kv_free, .reserve = reserve,
-        .embed = ref_embed, .linear = ref_linear, .linear_glu = ref_linear_glu,
-        .add_norm = add_norm, .row_norm = row_norm, .rope_angles = rope_angles, .qkv_prep = qkv_prep,
-        .attn = attn, .scale_cap = scale_cap, .sync = sync_steps,
+        .weight_pack = ref_weight_pack,
+        .weight_free = ref_weight_free,
+        .weight_info = ref_weight_info,
+        .kv_alloc = kv_alloc,
+        .kv_free = kv_free,
+        .reserve = reserve,
+        .embed = ref_embed,
+        .linear = ref_linear,
+        .linear_glu = ref_linear_glu,
+        .add_norm = add_norm,
+        .row_norm = row_norm,
+        .rope_angles = rope_angles,
+        .qkv_prep = qkv_prep,
+        .attn = attn,
+        .scale_cap = scale_cap,
+        .sync = sync_steps,
     };
     static struct backend be = {"ref", "scalar", &ops};
     return &be;

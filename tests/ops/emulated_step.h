@@ -8,9 +8,9 @@
 #undef _mm512_mask_storeu_ps
 #undef _mm512_cvtps_ph
 #undef _mm512_cvtepu16_epi32
-#define _mm512_maskz_loadu_ps emulated_load_n
-#define _mm512_mask_storeu_ps emulated_store_n
-#define _mm512_cvtepu16_epi32 emulated_cvtepu16
+#define _mm512_maskz_loadu_ps        emulated_load_n
+#define _mm512_mask_storeu_ps        emulated_store_n
+#define _mm512_cvtepu16_epi32        emulated_cvtepu16
 #define _mm512_extractf32x8_ps(v, i) (simde__m512_to_private(v).m256[i])
 #define _mm512_insertf32x8(v, h, i)  emulated_insert(v, h)
 static inline simde__m512 emulated_insert(simde__m512 v, __m256 high)

@@ -1,4 +1,5 @@
-/* What tests of the ops share: random numbers, the error measure, and back ends of every level this machine has. */
+/* What tests of the ops share: random numbers, the error measure, and back ends of every level this machine
+ * has. */
 #pragma once
 #include <check.h>
 #include <stdint.h>

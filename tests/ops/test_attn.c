@@ -11,9 +11,10 @@ struct scene {
     float cap;
 };
 static const struct scene scenes[] = {
-    {4, 2, 8, DT_F32, 0, 0},    {2, 2, 16, DT_F32, 0, 0},    {6, 2, 32, DT_F16, 100, 0},   {8, 2, 64, DT_BF16, 0, 0},
-    {5, 1, 72, DT_F16, 0, 50},  {4, 1, 80, DT_BF16, 300, 0}, {7, 1, 96, DT_F32, 0, 0},     {4, 2, 128, DT_BF16, 0, 0},
-    {3, 3, 128, DT_F16, 64, 0}, {4, 1, 256, DT_F16, 7, 30},  {25, 1, 64, DT_BF16, 0, 0},   {2, 1, 512, DT_F32, 0, 0},
+    {4, 2, 8, DT_F32, 0, 0},    {2, 2, 16, DT_F32, 0, 0},    {6, 2, 32, DT_F16, 100, 0},
+    {8, 2, 64, DT_BF16, 0, 0},  {5, 1, 72, DT_F16, 0, 50},   {4, 1, 80, DT_BF16, 300, 0},
+    {7, 1, 96, DT_F32, 0, 0},   {4, 2, 128, DT_BF16, 0, 0},  {3, 3, 128, DT_F16, 64, 0},
+    {4, 1, 256, DT_F16, 7, 30}, {25, 1, 64, DT_BF16, 0, 0},  {2, 1, 512, DT_F32, 0, 0},
     {4, 2, 12, DT_F32, 0, 0},   {4, 2, 20, DT_BF16, 33, 20},
 };
 enum { SCENES = sizeof scenes / sizeof *scenes };
@@ -60,18 +61,30 @@ static void fill_table(int32_t table[SEQS][MAX_LEN], int bs, int window, const i
         }
 }
 
-static void store(struct backend *be, struct data *d, struct kv_store *kv, int32_t table[SEQS][MAX_LEN], int slot)
+static void store(struct backend *be, struct data *d, struct kv_store *kv, int32_t table[SEQS][MAX_LEN],
+                  int slot)
 {
     struct attn_item item[SEQS];
     for (int i = 0; i < SEQS; i++) item[i] = (struct attn_item){d->first[i], len[i], 0, table[i]};
-    struct qkv_args a = {.n = d->n, .n_head = d->s.n_head, .n_kv_head = d->s.n_kv_head, .head_dim = d->s.dim,
-                         .q = d->q, .q_stride = d->s.n_head * d->s.dim, .k = d->k, .k_stride = d->s.n_kv_head * d->s.dim,
-                         .v = d->v, .v_stride = d->s.n_kv_head * d->s.dim, .kv = kv, .slot = slot, .item = item,
+    struct qkv_args a = {.n = d->n,
+                         .n_head = d->s.n_head,
+                         .n_kv_head = d->s.n_kv_head,
+                         .head_dim = d->s.dim,
+                         .q = d->q,
+                         .q_stride = d->s.n_head * d->s.dim,
+                         .k = d->k,
+                         .k_stride = d->s.n_kv_head * d->s.dim,
+                         .v = d->v,
+                         .v_stride = d->s.n_kv_head * d->s.dim,
+                         .kv = kv,
+                         .slot = slot,
+                         .item = item,
                          .n_item = SEQS};
     be->ops->qkv_prep(be, &a);
 }
 
-/* Attention of every token of all sequences in calls of `chunk` tokens of each; together, or one after another. */
+/* Attention of every token of all sequences in calls of `chunk` tokens of each; together, or one after
+ * another. */
 static float *attend(struct backend *be, struct data *d, int bs, int chunk, bool together)
 {
     static int32_t table[SEQS][MAX_LEN];
@@ -92,11 +105,23 @@ static float *attend(struct backend *be, struct data *d, int bs, int chunk, bool
         fill_table(table, bs, s.window, from);
         for (int i = 0; i < SEQS; i++)
             if (at < len[i])
-                item[n++] = (struct attn_item){d->first[i] + at, len[i] - at < chunk ? len[i] - at : chunk, at, table[i]};
+                item[n++] = (struct attn_item){d->first[i] + at, len[i] - at < chunk ? len[i] - at : chunk,
+                                               at, table[i]};
         for (int i = 0; i < n; i += together ? n : 1) {
-            struct attn_args a = {.n = d->n, .n_head = s.n_head, .n_kv_head = s.n_kv_head, .head_dim = s.dim, .q = d->q,
-                                  .q_stride = stride, .out = out, .out_stride = stride, .scale = 0.3f, .cap = s.cap,
-                                  .window = s.window, .kv = kv, .slot = slot, .item = item + i,
+            struct attn_args a = {.n = d->n,
+                                  .n_head = s.n_head,
+                                  .n_kv_head = s.n_kv_head,
+                                  .head_dim = s.dim,
+                                  .q = d->q,
+                                  .q_stride = stride,
+                                  .out = out,
+                                  .out_stride = stride,
+                                  .scale = 0.3f,
+                                  .cap = s.cap,
+                                  .window = s.window,
+                                  .kv = kv,
+                                  .slot = slot,
+                                  .item = item + i,
                                   .n_item = together ? n : 1};
             be->ops->attn(be, &a);
         }
@@ -107,8 +132,12 @@ static float *attend(struct backend *be, struct data *d, int bs, int chunk, bool
 
 static void check_scene(int level, struct data *d, const float *want)
 {
-    static const struct { int threads, block, chunk; bool together; } way[] = {
-        {1, 8, MAX_LEN, true}, {2, 16, MAX_LEN, false}, {2, 64, 1, false}, {3, 32, 1, true}, {2, 16, 37, true}, {4, 8, 256, false},
+    static const struct {
+        int threads, block, chunk;
+        bool together;
+    } way[] = {
+        {1, 8, MAX_LEN, true}, {2, 16, MAX_LEN, false}, {2, 64, 1, false},
+        {3, 32, 1, true},      {2, 16, 37, true},       {4, 8, 256, false},
     };
     size_t n = (size_t)d->n * d->s.n_head * d->s.dim;
     size_t ways = level == ISA_SCALAR ? 1 : sizeof way / sizeof *way; /* the reference again: slow */
@@ -118,11 +147,14 @@ static void check_scene(int level, struct data *d, const float *want)
         if (!device_open(&dev, level, way[i].threads)) return;
         float *out = attend(dev.be, d, way[i].block, way[i].chunk, way[i].together);
         device_close(&dev);
-        if (first) ck_assert_msg(!memcmp(out, first, n * sizeof *out), "level %d: way %zu changed bits", level, i);
+        if (first)
+            ck_assert_msg(!memcmp(out, first, n * sizeof *out), "level %d: way %zu changed bits", level, i);
         double err = nmse(out, want, n);
         ck_assert_msg(err < 1e-11, "level %d, way %zu: nmse %g", level, i, err);
-        if (first) free(out);
-        else first = out;
+        if (first)
+            free(out);
+        else
+            first = out;
     }
     free(first);
 }
@@ -157,11 +189,27 @@ START_TEST(long_contexts_join_their_spans)
         struct attn_item all = {0, LEN, 0, table}, last = {0, 1, LEN - 1, table};
         ck_assert_int_eq(be->ops->kv_alloc(be, &g, &kv, &e), 0);
         ck_assert_int_eq(be->ops->reserve(be, LEN, 64, HEADS, DIM, LEN, &e), 0);
-        struct qkv_args s = {.n = LEN, .n_kv_head = 1, .head_dim = DIM, .k = k, .k_stride = DIM, .v = v, .v_stride = DIM,
-                             .kv = kv, .item = &all, .n_item = 1};
+        struct qkv_args s = {.n = LEN,
+                             .n_kv_head = 1,
+                             .head_dim = DIM,
+                             .k = k,
+                             .k_stride = DIM,
+                             .v = v,
+                             .v_stride = DIM,
+                             .kv = kv,
+                             .item = &all,
+                             .n_item = 1};
         be->ops->qkv_prep(be, &s);
-        struct attn_args a = {.n = 1, .n_head = HEADS, .n_kv_head = 1, .head_dim = DIM, .q = q, .out = out[i],
-                              .scale = 1, .kv = kv, .item = &last, .n_item = 1};
+        struct attn_args a = {.n = 1,
+                              .n_head = HEADS,
+                              .n_kv_head = 1,
+                              .head_dim = DIM,
+                              .q = q,
+                              .out = out[i],
+                              .scale = 1,
+                              .kv = kv,
+                              .item = &last,
+                              .n_item = 1};
         be->ops->attn(be, &a);
         be->ops->kv_free(be, kv);
         device_close(&dev);
@@ -197,11 +245,14 @@ START_TEST(bad_numbers_stay_in_their_sequence)
     struct device dev;
     ck_assert(device_open(&dev, (int)cpu_isa_detect(), 2));
     float *want = attend(dev.be, &d, 16, MAX_LEN, true);
-    for (int i = 0; i < kv; i++) d.k[(size_t)(d.first[1] + 5) * kv + i] = d.v[(size_t)(d.first[1] + 5) * kv + i] = 0.0f / 0.0f;
-    d.v[(size_t)(d.first[2] + 100) * kv] = 1.0f / 0.0f; /* stored as the largest number: earlier rows do not see it */
+    for (int i = 0; i < kv; i++)
+        d.k[(size_t)(d.first[1] + 5) * kv + i] = d.v[(size_t)(d.first[1] + 5) * kv + i] = 0.0f / 0.0f;
+    d.v[(size_t)(d.first[2] + 100) * kv] =
+        1.0f / 0.0f; /* stored as the largest number: earlier rows do not see it */
     float *out = attend(dev.be, &d, 16, MAX_LEN, true);
     ck_assert_mem_eq(out, want, (size_t)d.first[1] * stride * sizeof *out);
-    ck_assert_mem_eq(out + (size_t)d.first[2] * stride, want + (size_t)d.first[2] * stride, (size_t)100 * stride * sizeof *out);
+    ck_assert_mem_eq(out + (size_t)d.first[2] * stride, want + (size_t)d.first[2] * stride,
+                     (size_t)100 * stride * sizeof *out);
     ck_assert(out[(size_t)(d.first[1] + 64) * stride] != out[(size_t)(d.first[1] + 64) * stride]);
     device_close(&dev);
     free(out);
@@ -212,9 +263,14 @@ END_TEST
 
 START_TEST(absurd_caches_are_refused)
 {
-    static const struct { struct kv_geom g; int code; } bad[] = {
-        {{4, 16, 1, 1, 64, DT_I8}, ERR_UNSUPPORTED}, {{4, 12, 1, 1, 64, DT_F32}, ERR_INVALID},
-        {{0, 16, 1, 1, 64, DT_F32}, ERR_INVALID},    {{4, 16, 1, 1, 5000, DT_F32}, ERR_UNSUPPORTED},
+    static const struct {
+        struct kv_geom g;
+        int code;
+    } bad[] = {
+        {{4, 16, 1, 1, 64, DT_I8}, ERR_UNSUPPORTED},
+        {{4, 12, 1, 1, 64, DT_F32}, ERR_INVALID},
+        {{0, 16, 1, 1, 64, DT_F32}, ERR_INVALID},
+        {{4, 16, 1, 1, 5000, DT_F32}, ERR_UNSUPPORTED},
         {{1 << 30, 1 << 30, 1 << 30, 1 << 20, 64, DT_F32}, ERR_NOMEM},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -1,6 +1,6 @@
-/* Norms, rotary embedding, the cache's writes and the soft cap: each level against the scalar reference, and the same
- * bits for a row alone, in a batch, and on any number of threads. Copies and elementwise formulas without exp are
- * exact. */
+/* Norms, rotary embedding, the cache's writes and the soft cap: each level against the scalar reference, and
+ * the same bits for a row alone, in a batch, and on any number of threads. Copies and elementwise formulas
+ * without exp are exact. */
 #include "ops_test.h"
 #include <math.h>
 #include "kv.h"
@@ -25,9 +25,15 @@ static float *norm_run(struct backend *be, const struct norm_case *c, int chunk)
     fill(w, (size_t)2 * c->dim);
     for (int r = 0; r < N; r += chunk) {
         size_t at = (size_t)r * c->dim;
-        struct norm_args a = {.n = N - r < chunk ? N - r : chunk, .dim = c->dim, .x = x + at, .delta = c->delta ? d + at : NULL,
-                              .scale = 0.22f, .post_w = c->post ? w : NULL, .pre_w = c->pre ? w + c->dim : NULL,
-                              .y = x + n + at, .eps = 1e-6f};
+        struct norm_args a = {.n = N - r < chunk ? N - r : chunk,
+                              .dim = c->dim,
+                              .x = x + at,
+                              .delta = c->delta ? d + at : NULL,
+                              .scale = 0.22f,
+                              .post_w = c->post ? w : NULL,
+                              .pre_w = c->pre ? w + c->dim : NULL,
+                              .y = x + n + at,
+                              .eps = 1e-6f};
         be->ops->add_norm(be, &a);
     }
     free(d);
@@ -44,8 +50,8 @@ START_TEST(add_norm_is_right_and_invariant)
     for (int form = 0; form < 8; form++) {
         struct norm_case c = {dims[_i % DIMS], form & 1, form & 2, form & 4};
         size_t n = (size_t)2 * N * c.dim;
-        float *want = norm_run(ref_backend(), &c, N), *a = norm_run(d1.be, &c, N), *b = norm_run(d3.be, &c, N),
-              *e = norm_run(d3.be, &c, 1);
+        float *want = norm_run(ref_backend(), &c, N), *a = norm_run(d1.be, &c, N),
+              *b = norm_run(d3.be, &c, N), *e = norm_run(d3.be, &c, 1);
         ck_assert_mem_eq(a, b, n * sizeof *a);
         ck_assert_mem_eq(a, e, n * sizeof *a);
         ck_assert_double_lt(nmse(a, want, n / 2), 1e-13);
@@ -71,7 +77,8 @@ START_TEST(row_norm_leaves_gaps_alone)
     ref_backend()->ops->row_norm(ref_backend(), y, N, dim, STRIDE, w, 1e-5f);
     ck_assert_double_lt(nmse(x, y, (size_t)N * STRIDE), 1e-12);
     for (int r = 0; r < N; r++)
-        ck_assert_mem_eq(x + (size_t)r * STRIDE + dim, y + (size_t)r * STRIDE + dim, (size_t)(STRIDE - dim) * sizeof *x);
+        ck_assert_mem_eq(x + (size_t)r * STRIDE + dim, y + (size_t)r * STRIDE + dim,
+                         (size_t)(STRIDE - dim) * sizeof *x);
     device_close(&d);
     free(w), free(x), free(y);
 }
@@ -124,13 +131,26 @@ static void prep_run(struct backend *be, struct prep *p, int chunk)
         for (int i = 0; i < len[s]; i += chunk) {
             int n = len[s] - i < chunk ? len[s] - i : chunk, r = row + i;
             struct attn_item it = {0, n, pos[s] + i, table[s]};
-            struct qkv_args a = {.n = n, .n_head = HEADS, .n_kv_head = KV_HEADS, .head_dim = p->dim,
-                                 .q = p->q + (size_t)r * HEADS * p->dim, .q_stride = HEADS * p->dim,
-                                 .k = p->k + (size_t)r * KV_HEADS * p->dim, .k_stride = KV_HEADS * p->dim,
-                                 .v = p->v + (size_t)r * KV_HEADS * p->dim, .v_stride = KV_HEADS * p->dim,
-                                 .q_norm = p->norm ? w : NULL, .k_norm = p->norm ? w + p->dim : NULL, .eps = 1e-6f,
-                                 .rot = p->rot, .style = p->style, .cs = p->cs + (size_t)r * p->rot, .kv = p->kv,
-                                 .slot = 1, .item = &it, .n_item = 1};
+            struct qkv_args a = {.n = n,
+                                 .n_head = HEADS,
+                                 .n_kv_head = KV_HEADS,
+                                 .head_dim = p->dim,
+                                 .q = p->q + (size_t)r * HEADS * p->dim,
+                                 .q_stride = HEADS * p->dim,
+                                 .k = p->k + (size_t)r * KV_HEADS * p->dim,
+                                 .k_stride = KV_HEADS * p->dim,
+                                 .v = p->v + (size_t)r * KV_HEADS * p->dim,
+                                 .v_stride = KV_HEADS * p->dim,
+                                 .q_norm = p->norm ? w : NULL,
+                                 .k_norm = p->norm ? w + p->dim : NULL,
+                                 .eps = 1e-6f,
+                                 .rot = p->rot,
+                                 .style = p->style,
+                                 .cs = p->cs + (size_t)r * p->rot,
+                                 .kv = p->kv,
+                                 .slot = 1,
+                                 .item = &it,
+                                 .n_item = 1};
             be->ops->qkv_prep(be, &a);
         }
     free(w);
@@ -153,9 +173,11 @@ static void same_prep(const struct prep *a, const struct prep *b)
 START_TEST(qkv_prep_is_right_and_invariant)
 {
     static const struct prep cases[] = {
-        {.dim = 16, .rot = 16, .block = 16, .type = DT_F32}, {.dim = 64, .rot = 64, .block = 8, .type = DT_F16},
+        {.dim = 16, .rot = 16, .block = 16, .type = DT_F32},
+        {.dim = 64, .rot = 64, .block = 8, .type = DT_F16},
         {.dim = 80, .rot = 20, .block = 16, .type = DT_BF16, .style = ROPE_PAIRS},
-        {.dim = 12, .rot = 6, .block = 4, .type = DT_BF16}, {.dim = 128, .rot = 0, .block = 32, .type = DT_F16},
+        {.dim = 12, .rot = 6, .block = 4, .type = DT_BF16},
+        {.dim = 128, .rot = 0, .block = 32, .type = DT_F16},
         {.dim = 128, .rot = 128, .block = 64, .type = DT_BF16, .norm = true},
         {.dim = 36, .rot = 36, .block = 2, .type = DT_F32, .style = ROPE_PAIRS, .norm = true},
     };
@@ -200,7 +222,8 @@ START_TEST(scale_cap_is_right_and_invariant)
         d.be->ops->scale_cap(d.be, x, LOGITS, 0.5f, cap);
         ref_backend()->ops->scale_cap(ref_backend(), y, LOGITS, 0.5f, cap);
         for (int i = 0; i < LOGITS; i++) ck_assert_float_le(fabsf(x[i] - y[i]), 6e-7f * fabsf(y[i]));
-        for (int i = 0; i < LOGITS; i += 7) d.be->ops->scale_cap(d.be, z + i, LOGITS - i < 7 ? LOGITS - i : 7, 0.5f, cap);
+        for (int i = 0; i < LOGITS; i += 7)
+            d.be->ops->scale_cap(d.be, z + i, LOGITS - i < 7 ? LOGITS - i : 7, 0.5f, cap);
         ck_assert_mem_eq(x, z, sizeof x);
     }
     device_close(&d);

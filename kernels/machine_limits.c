@@ -1,0 +1,88 @@
+#include "machine_limits.h"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include "clock.h"
+
+enum { TRIES = 5 };
+static const size_t buffer_bytes = (size_t)256 << 20;
+
+struct part {
+    const struct limit_kernels *k;
+    char *buffer;
+    double (*rounds)(long);
+    long n;
+    volatile double sink, done; /* what thread 0 did */
+};
+
+static const struct limit_kernels *kernels_of(enum cpu_isa isa)
+{
+#if defined(__x86_64__)
+    static const struct limit_kernels *const k[ISA_COUNT] = {NULL, &limits_avx2, &limits_avx512, &limits_vnni,
+                                                             &limits_bf16};
+    return k[isa];
+#else
+    (void)isa;
+    return NULL;
+#endif
+}
+
+static void touch_part(void *arg, int i, int n)
+{
+    struct part *p = arg;
+    size_t each = buffer_bytes / (size_t)n / 4096 * 4096;
+    memset(p->buffer + each * (size_t)i, i + 1, each);
+}
+
+static void read_part(void *arg, int i, int n)
+{
+    struct part *p = arg;
+    size_t each = buffer_bytes / (size_t)n / 4096 * 4096;
+    double sum = p->k->read(p->buffer + each * (size_t)i, each);
+    if (i == 0) p->sink = sum;
+}
+
+static void compute_part(void *arg, int i, int n)
+{
+    struct part *p = arg;
+    (void)n;
+    double done = p->rounds(p->n);
+    if (i == 0) p->done = done;
+}
+
+static double best_of(struct pool *pool, pool_fn *fn, struct part *p)
+{
+    double best = 1e9;
+    for (int i = 0; i < TRIES; i++) {
+        double t = clock_s();
+        pool_run(pool, fn, p);
+        t = clock_s() - t;
+        best = t < best ? t : best;
+    }
+    return best;
+}
+
+static double compute_rate(struct pool *pool, double (*rounds)(long), struct part *p)
+{
+    p->rounds = rounds;
+    p->n = 4000000;
+    double t = best_of(pool, compute_part, p);
+    return p->done * pool_size(pool) / t;
+}
+
+struct limits limits_measure(struct pool *pool, enum cpu_isa isa)
+{
+    struct part p = {.k = kernels_of(isa)};
+    struct limits l = {0};
+    if (!p.k) return l;
+    l.fma = compute_rate(pool, p.k->fma, &p);
+    l.int8 = compute_rate(pool, p.k->int8, &p);
+    void *mem = mmap(NULL, buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mem == MAP_FAILED) return l;
+    (void)madvise(mem, buffer_bytes, MADV_HUGEPAGE);
+    p.buffer = mem;
+    pool_run(pool, touch_part, &p);
+    l.read = (double)buffer_bytes / best_of(pool, read_part, &p);
+    munmap(mem, buffer_bytes);
+    return l;
+}

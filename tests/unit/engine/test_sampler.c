@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include "sampler.h"
+#include "sampler_vec.h"
 #include "suites.h"
 
 static uint64_t rng_state = 12345;
@@ -265,11 +266,41 @@ START_TEST(random_numbers_differ_by_seed_and_position)
 }
 END_TEST
 
+/* Baseline and AVX2 give the same bits, for every length of the tail; exp is good to 3e-7. */
+START_TEST(vectors_agree)
+{
+    float x[BLOCK];
+    int32_t q[2][BLOCK], top[2];
+    const struct vec_ops *v[2] = {&vec_base, vec_ops()};
+    for (int n = 1; n <= BLOCK; n++) {
+        double sum = 0;
+        for (int i = 0; i < n; i++) x[i] = 5 * rng_normal();
+        float m = v[0]->max(x, n), s = v[0]->sum(x, n, m);
+        for (int i = 0; i < n; i++) sum += exp((double)x[i] - (double)m);
+        ck_assert(m == v[1]->max(x, n) && s == v[1]->sum(x, n, m));
+        ck_assert_double_eq_tol(s, sum, 1e-6 * sum);
+        ck_assert_int_eq(v[0]->rank(x, n, x[n / 2], n / 2), v[1]->rank(x, n, x[n / 2], n / 2));
+        int64_t w = v[0]->weights(x, n, m, 0.5f, q[0], &top[0]), check = 0;
+        ck_assert_int_eq(w, v[1]->weights(x, n, m, 0.5f, q[1], &top[1]));
+        ck_assert_mem_eq(q[0], q[1], (size_t)n * sizeof **q);
+        ck_assert_int_eq(top[0], SAMPLER_ONE);
+        ck_assert_int_eq(top[1], SAMPLER_ONE);
+        for (int i = 0; i < n; i++) {
+            check += q[0][i];
+            double exact = exp(((double)x[i] - (double)m) * 0.5) * SAMPLER_ONE;
+            if (fabs(q[0][i] - exact) > 1 + 5e-7 * exact) ck_abort_msg("exp: %d, not %g", q[0][i], exact);
+        }
+        ck_assert_int_eq(w, check);
+    }
+}
+END_TEST
+
 Suite *sampler_suite(void)
 {
     Suite *s = suite_create("sampler");
     TCase *t = tcase_create("sampler");
     tcase_set_timeout(t, 60);
+    tcase_add_test(t, vectors_agree);
     tcase_add_test(t, filters_equal_the_sorted_reference);
     tcase_add_test(t, ties_go_to_low_ids);
     tcase_add_test(t, draws_follow_the_softmax);

@@ -138,8 +138,8 @@ enum engine_state engine_state(struct engine *en)
 static int check_id(const struct engine *en, const char *param, int32_t id, struct err *e)
 {
     if (id >= 0 && id < en->model->arch.vocab) return 0;
-    return err_param(e, ERR_INVALID, param, "%s: token id %d is out of range (the vocabulary has %d)", param, id,
-                     en->model->arch.vocab);
+    return err_param(e, ERR_INVALID, param, "%s: token id %d is out of range (the vocabulary has %d)", param,
+                     id, en->model->arch.vocab);
 }
 
 /* Everything that indexes or sizes something; the finer rules are the caller's. */
@@ -155,7 +155,8 @@ static int check_params(const struct engine *en, const struct gen_params *p, str
     if (p->max_tokens < 1) return err_param(e, ERR_INVALID, "max_tokens", "max_tokens: must be at least 1");
     if (!(p->temperature >= 0) || !(p->top_p > 0) || !(p->min_p <= 1) || !(p->repetition_penalty > 0))
         return err_param(e, ERR_INVALID, "temperature", "sampling parameters out of range");
-    for (int i = 0; i < p->n_stop_token && !status; i++) status = check_id(en, "stop_token_ids", p->stop_token[i], e);
+    for (int i = 0; i < p->n_stop_token && !status; i++)
+        status = check_id(en, "stop_token_ids", p->stop_token[i], e);
     for (int i = 0; i < p->n_bias && !status; i++) status = check_id(en, "logit_bias", p->bias[i].token, e);
     for (int i = 0; i < p->n_stop && !status; i++)
         if (p->stop_len[i] < 1 || p->stop_len[i] > STOP_LEN_MAX)
@@ -169,14 +170,16 @@ static int check_request(const struct engine *en, const struct request *r, struc
     for (int i = 0; i < n && r->prompt && !status; i++) status = check_id(en, "prompt", r->prompt[i], e);
     if (status || n <= en->info.max_prompt) return status;
     if (n > en->info.max_model_len - 1)
-        return err_param(e, ERR_TOO_LONG, "prompt",
-                         "This model's maximum context length is %d tokens. However, you requested %lld tokens (%d in "
-                         "the prompt, %d in the answer). Please reduce the length of the prompt or of the answer.",
-                         en->info.max_model_len, (long long)n + r->p.max_tokens, n, r->p.max_tokens);
-    return err_param(e, ERR_TOO_LONG, "prompt",
-                     "This server's KV cache holds at most %d tokens of one request. However, your prompt has %d "
-                     "tokens. Please reduce the length of the prompt.",
-                     en->info.max_prompt, n);
+        return err_param(
+            e, ERR_TOO_LONG, "prompt",
+            "This model's maximum context length is %d tokens. However, you requested %lld tokens (%d in "
+            "the prompt, %d in the answer). Please reduce the length of the prompt or of the answer.",
+            en->info.max_model_len, (long long)n + r->p.max_tokens, n, r->p.max_tokens);
+    return err_param(
+        e, ERR_TOO_LONG, "prompt",
+        "This server's KV cache holds at most %d tokens of one request. However, your prompt has %d "
+        "tokens. Please reduce the length of the prompt.",
+        en->info.max_prompt, n);
 }
 
 int engine_prepare(struct engine *en, struct request *r, struct err *e)

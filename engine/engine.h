@@ -47,7 +47,7 @@ enum engine_state engine_state(struct engine *en);
 /* ERR_TOO_LONG if it can never fit, ERR_FULL if the queue is full, ERR_CLOSED while draining or failed, ERR_INVALID for a token
  * id out of range. On success the engine holds its own reference. */
 int engine_submit(struct engine *en, struct request *r, struct err *e);
-/* Any thread, any state, any number of times. The reader gets done with FINISH_ABORT unless it was done already. */
+/* Any thread, any state (even before submit), any number of times. The reader gets done with FINISH_ABORT unless it was done already. */
 void engine_cancel(struct engine *en, struct request *r);
 /* No new requests; waits up to timeout_s for the running ones; true if all finished. engine_abort_all ends them. */
 void engine_drain(struct engine *en);

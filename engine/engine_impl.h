@@ -1,5 +1,6 @@
-/* The inside of the engine, for engine.c (the door: submit, cancel, state), engine_thread.c (the loop) and engine_step.c
- * (one step). Three kinds of state: fixed after engine_open; guarded by `mu`; and the engine thread's own. */
+/* The inside of the engine, for engine.c (the door: submit, cancel, state), engine_thread.c (the loop) and
+ * engine_step.c (one step). Three kinds of state: fixed after engine_open; guarded by `mu`; and the engine
+ * thread's own. */
 #pragma once
 #include <pthread.h>
 #include "engine.h"
@@ -27,8 +28,8 @@ struct inbox {
     struct request *submit, **submit_end; /* list by next_inbox, in order; one reference each */
     struct request *cancel;               /* list by next_cancel, one reference each */
     bool abort_all;
-    int check;           /* tickets of engine_check */
-    double stall;        /* seconds */
+    int check;    /* tickets of engine_check */
+    double stall; /* seconds */
 };
 
 struct engine {
@@ -42,7 +43,7 @@ struct engine {
     size_t text_bound;
     pthread_t thread;
 
-    pthread_mutex_t mu; /* guards this group */
+    pthread_mutex_t mu;  /* guards this group */
     pthread_cond_t work; /* for the engine thread */
     pthread_cond_t calm; /* idle, or a check was done */
     struct inbox inbox;
@@ -61,13 +62,13 @@ struct engine {
     struct sampler **sampler; /* [n_sampler] one for each pool thread */
     int n_sampler;
     struct stop_scratch scratch;
-    struct row_job *row;      /* [max_batch_tokens] */
-    struct step_item *item;   /* [max_num_seqs] */
-    struct verdict *verdict;  /* [max_num_seqs] */
+    struct row_job *row;     /* [max_batch_tokens] */
+    struct step_item *item;  /* [max_num_seqs] */
+    struct verdict *verdict; /* [max_num_seqs] */
     struct engine_metrics metrics;
-    int failures;             /* steps that failed in a row */
-    int empty_plans;          /* in a row */
-    int budget;               /* prefill budget, see target_itl_ms */
+    int failures;    /* steps that failed in a row */
+    int empty_plans; /* in a row */
+    int budget;      /* prefill budget, see target_itl_ms */
     uint64_t steps;
     struct {
         double since;

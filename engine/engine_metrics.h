@@ -17,4 +17,5 @@ void engine_metrics_step(struct engine_metrics *m, int n_tok, double seconds);
 /* One generated token at time t; u is the usage before it. */
 void engine_metrics_token(struct engine_metrics *m, const struct request_usage *u, double t);
 /* A request left at time t. */
-void engine_metrics_finish(struct engine_metrics *m, enum finish_reason f, const struct request_usage *u, double t);
+void engine_metrics_finish(struct engine_metrics *m, enum finish_reason f, const struct request_usage *u,
+                           double t);

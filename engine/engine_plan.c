@@ -34,28 +34,32 @@ static int check_config(const struct arch *a, const struct engine_config *c, str
     if (!status) status = check_range("block-size", c->block_size, 1, 1 << 16, e);
     if (!status) status = check_range("num-kv-blocks", c->n_block, 0, MAX_BLOCKS, e);
     if (!status) status = check_range("max-queue", c->max_queue, 0, 1 << 20, e);
-    if (!status && c->max_model_len) status = check_range("max-model-len", c->max_model_len, MIN_CONTEXT, a->max_ctx, e);
+    if (!status && c->max_model_len)
+        status = check_range("max-model-len", c->max_model_len, MIN_CONTEXT, a->max_ctx, e);
     if (status) return status;
     if (c->block_size & (c->block_size - 1))
         return err_param(e, ERR_INVALID, "block-size", "block-size: must be a power of two");
     if (c->max_batch_tokens < c->max_num_seqs)
         return err_param(e, ERR_INVALID, "max-num-batched-tokens",
-                         "max-num-batched-tokens (%d) must not be smaller than max-num-seqs (%d)", c->max_batch_tokens,
-                         c->max_num_seqs);
+                         "max-num-batched-tokens (%d) must not be smaller than max-num-seqs (%d)",
+                         c->max_batch_tokens, c->max_num_seqs);
     if (!(c->memory_fraction > 0 && c->memory_fraction <= 1))
-        return err_param(e, ERR_INVALID, "gpu-memory-utilization", "gpu-memory-utilization: must be in (0, 1]");
+        return err_param(e, ERR_INVALID, "gpu-memory-utilization",
+                         "gpu-memory-utilization: must be in (0, 1]");
     return 0;
 }
 
-/* Bytes that the pool may take: what was asked for, or the given share of the memory that is left, less what weights
- * and step buffers take out of that share. `loaded` is 0 when the weights are still to come. */
+/* Bytes that the pool may take: what was asked for, or the given share of the memory that is left, less what
+ * weights and step buffers take out of that share. `loaded` is 0 when the weights are still to come. */
 static size_t pool_bytes(const struct engine_config *c, size_t weights, size_t loaded, size_t activations)
 {
     if (c->kv_bytes) return c->kv_bytes;
     size_t available = memory_available();
     if (available > SIZE_MAX / 4) available = SIZE_MAX / 4;
-    double share = c->memory_fraction * ((double)available + (double)loaded) - (double)weights - (double)activations;
-    size_t bytes = share > 0 ? (size_t)share : 0, free = available - (available / 20); /* never above what is free */
+    double share =
+        c->memory_fraction * ((double)available + (double)loaded) - (double)weights - (double)activations;
+    size_t bytes = share > 0 ? (size_t)share : 0,
+           free = available - (available / 20); /* never above what is free */
     size_t taken = weights - loaded + activations;
     free = free > taken ? free - taken : 0;
     return bytes < free ? bytes : free;
@@ -76,8 +80,8 @@ static int longest_context(const struct kv_config *k, int chunk)
     return lo;
 }
 
-static int fill_kv_config(const struct arch *a, const struct engine_config *c, int max_ctx, struct kv_config *k,
-                          struct err *e)
+static int fill_kv_config(const struct arch *a, const struct engine_config *c, int max_ctx,
+                          struct kv_config *k, struct err *e)
 {
     struct kv_layout layout;
     int status = arch_kv_layout(a, &layout, e);
@@ -91,12 +95,13 @@ static int fill_kv_config(const struct arch *a, const struct engine_config *c, i
     return 0;
 }
 
-static int choose_blocks(const struct engine_config *c, struct kv_config *k, size_t block_bytes, size_t weights,
-                         size_t loaded, size_t activations, struct err *e)
+static int choose_blocks(const struct engine_config *c, struct kv_config *k, size_t block_bytes,
+                         size_t weights, size_t loaded, size_t activations, struct err *e)
 {
     if (c->n_block) return 0;
     size_t bytes = pool_bytes(c, weights, loaded, activations);
-    int64_t fit = (int64_t)(bytes / block_bytes), one = kv_blocks_needed(k, k->max_tokens, c->max_batch_tokens);
+    int64_t fit = (int64_t)(bytes / block_bytes),
+            one = kv_blocks_needed(k, k->max_tokens, c->max_batch_tokens);
     /* More than all sequences can use at once is waste; kv_bytes is taken at its word. */
     if (!c->kv_bytes && fit > one * c->max_num_seqs) fit = one * c->max_num_seqs;
     k->n_block = (int)(fit < MAX_BLOCKS ? fit : MAX_BLOCKS);
@@ -126,8 +131,8 @@ int engine_plan_all(const struct arch *a, const struct engine_config *c, size_t 
     if ((status = choose_blocks(c, k, b.block_bytes, weights, loaded, b.activations, e))) return status;
     int fits = longest_context(k, c->max_batch_tokens);
     if (fits < MIN_CONTEXT)
-        return err_param(e, ERR_INVALID, "num-kv-blocks", "num-kv-blocks: %d blocks hold no sequence of %d tokens",
-                         k->n_block, MIN_CONTEXT);
+        return err_param(e, ERR_INVALID, "num-kv-blocks",
+                         "num-kv-blocks: %d blocks hold no sequence of %d tokens", k->n_block, MIN_CONTEXT);
     if (!c->max_model_len && fits < ctx) {
         k->max_tokens = r.max_ctx = ctx = fits;
         if ((status = runner_measure(a, &r, &b, e))) return status;

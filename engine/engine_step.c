@@ -1,5 +1,5 @@
-/* One step: plan, forward, logits in slices, one token for each sequence that is up to date, stop checks, commit,
- * mailboxes. Nothing here allocates. */
+/* One step: plan, forward, logits in slices, one token for each sequence that is up to date, stop checks,
+ * commit, mailboxes. Nothing here allocates. */
 #include <string.h>
 #include <time.h>
 #include "clock.h"
@@ -76,7 +76,8 @@ static void slice_part(void *arg, int i, int n)
 {
     struct slice *s = arg;
     size_t vocab = (size_t)s->en->model->arch.vocab;
-    for (int k = i; k < s->n; k += n) do_row(s->en, s->en->sampler[i], &s->row[k], s->logits + (size_t)k * vocab);
+    for (int k = i; k < s->n; k += n)
+        do_row(s->en, s->en->sampler[i], &s->row[k], s->logits + (size_t)k * vocab);
 }
 
 static int sample_rows(struct engine *en, int n_row, struct err *e)
@@ -102,7 +103,8 @@ static bool contains(const int32_t *id, int n, int32_t token)
     return false;
 }
 
-/* Adds the drawn token to the answer and says whether it ends it: end of sequence, stop ids, stop strings, length. */
+/* Adds the drawn token to the answer and says whether it ends it: end of sequence, stop ids, stop strings,
+ * length. */
 static struct verdict take_token(struct engine *en, struct request *r, double now)
 {
     const struct gen_params *p = &r->p;
@@ -176,7 +178,8 @@ static int decide(struct engine *en, const struct batch_plan *plan, double now)
 
 static void deliver(struct engine *en, const struct batch_plan *plan)
 {
-    static const struct err bad = {.code = ERR_INVALID, .msg = "the model gave no usable output for this request"};
+    static const struct err bad = {.code = ERR_INVALID,
+                                   .msg = "the model gave no usable output for this request"};
     for (int i = 0; i < plan->n_item; i++) {
         const struct verdict *v = &en->verdict[i];
         struct request *r = plan->item[i].seq->owner;
@@ -198,8 +201,8 @@ static void fail_step(struct engine *en, const struct batch_plan *plan, struct e
     if (++en->failures >= MAX_FAILURES) engine_fail(en, e);
 }
 
-/* --target-itl-ms: additive growth, multiplicative shrinking of the token budget, judged on steps in which decodes had
- * to wait for prefill. */
+/* --target-itl-ms: additive growth, multiplicative shrinking of the token budget, judged on steps in which
+ * decodes had to wait for prefill. */
 static void adapt_budget(struct engine *en, const struct batch_plan *plan, double seconds)
 {
     int full = en->c.max_batch_tokens, least = en->c.max_num_seqs;
@@ -236,7 +239,8 @@ static void mark_scheduled(const struct batch_plan *plan, double now)
     }
 }
 
-/* The scheduler finds nothing to run although something waits: not supposed to happen, and never a busy loop. */
+/* The scheduler finds nothing to run although something waits: not supposed to happen, and never a busy loop.
+ */
 static void note_empty_plan(struct engine *en)
 {
     if (!engine_has_work(en)) return;

@@ -72,7 +72,8 @@ static void check_idle(struct engine *en)
 {
     struct kv_stats s = kv_stats(en->kv);
     if (s.free + s.cached + s.used != s.total || s.used)
-        log_error("KV blocks leak: %d free, %d cached, %d used of %d while idle", s.free, s.cached, s.used, s.total);
+        log_error("KV blocks leak: %d free, %d cached, %d used of %d while idle", s.free, s.cached, s.used,
+                  s.total);
 }
 
 static void log_stats(struct engine *en)
@@ -81,11 +82,14 @@ static void log_stats(struct engine *en)
     if (en->log.since > 0 && dt < LOG_EVERY_S) return;
     if (en->log.prompt_tokens + en->log.generation_tokens && en->log.since > 0) {
         struct engine_stats s = collect_stats(en);
-        uint64_t asked = s.kv.query_tokens - en->log.kv.query_tokens, hit = s.kv.hit_tokens - en->log.kv.hit_tokens;
-        log_info("Avg prompt throughput: %.1f tokens/s, Avg generation throughput: %.1f tokens/s, Running: %d reqs, "
+        uint64_t asked = s.kv.query_tokens - en->log.kv.query_tokens,
+                 hit = s.kv.hit_tokens - en->log.kv.hit_tokens;
+        log_info("Avg prompt throughput: %.1f tokens/s, Avg generation throughput: %.1f tokens/s, Running: "
+                 "%d reqs, "
                  "Waiting: %d reqs, KV cache usage: %.1f%%, Prefix cache hit rate: %.1f%%",
-                 (double)en->log.prompt_tokens / dt, (double)en->log.generation_tokens / dt, s.running, s.waiting,
-                 100.0 * s.kv.used / s.kv.total, asked ? 100.0 * (double)hit / (double)asked : 0.0);
+                 (double)en->log.prompt_tokens / dt, (double)en->log.generation_tokens / dt, s.running,
+                 s.waiting, 100.0 * s.kv.used / s.kv.total,
+                 asked ? 100.0 * (double)hit / (double)asked : 0.0);
     }
     en->log.since = now;
     en->log.prompt_tokens = en->log.generation_tokens = 0;
@@ -120,7 +124,8 @@ static void run_check(struct engine *en, int ticket)
     struct err e = {0};
     if (!sched_check(en->sched, &e)) kv_check(en->kv, &e);
     struct kv_stats s = kv_stats(en->kv);
-    if (!e.code && !engine_has_work(en) && s.used) err_set(&e, ERR_INVALID, "%d blocks used while idle", s.used);
+    if (!e.code && !engine_has_work(en) && s.used)
+        err_set(&e, ERR_INVALID, "%d blocks used while idle", s.used);
     pthread_mutex_lock(&en->mu);
     en->check_error = e;
     en->check_done = ticket;
@@ -142,13 +147,17 @@ static void act_on_inbox(struct engine *en, struct inbox *in)
         request_unref(r);
     }
     if (in->abort_all) end_all(en, FINISH_ABORT, NULL);
-    if (en->failed) end_all(en, FINISH_ERROR, &(struct err){.code = ERR_CLOSED, .msg = "the engine has failed"});
+    if (en->failed)
+        end_all(en, FINISH_ERROR, &(struct err){.code = ERR_CLOSED, .msg = "the engine has failed"});
     if (in->check != en->check_done) run_check(en, in->check);
     if (in->stall > 0)
-        nanosleep(&(struct timespec){(time_t)in->stall, (long)((in->stall - (double)(time_t)in->stall) * 1e9)}, NULL);
+        nanosleep(
+            &(struct timespec){(time_t)in->stall, (long)((in->stall - (double)(time_t)in->stall) * 1e9)},
+            NULL);
 }
 
-/* A real prompt and a real decode through everything a request goes through: only then is the engine ready. */
+/* A real prompt and a real decode through everything a request goes through: only then is the engine ready.
+ */
 static void warm_up(struct engine *en)
 {
     int bos = en->model->arch.bos, n = en->info.max_prompt > 1 ? 2 : 1;

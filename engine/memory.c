@@ -6,8 +6,8 @@
 
 #define PATH_LEN 512
 
-/* The number after `key` at the beginning of a line of the file; with key "" the file's first number. "max", which
- * cgroup v2 writes for no limit, is no number. */
+/* The number after `key` at the beginning of a line of the file; with key "" the file's first number. "max",
+ * which cgroup v2 writes for no limit, is no number. */
 static size_t read_number(const char *path, const char *key)
 {
     FILE *f = fopen(path, "re");
@@ -53,10 +53,12 @@ static size_t cgroup_room(const struct cgroup_files *c, const char *path)
 
 size_t memory_available(void)
 {
-    static const struct cgroup_files v2 = {"/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file "};
-    static const struct cgroup_files v1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes",
-                                           "total_inactive_file "};
-    size_t kib = read_number("/proc/meminfo", "MemAvailable:"), room = kib == SIZE_MAX ? SIZE_MAX : kib * 1024;
+    static const struct cgroup_files v2 = {"/sys/fs/cgroup", "memory.max", "memory.current",
+                                           "inactive_file "};
+    static const struct cgroup_files v1 = {"/sys/fs/cgroup/memory", "memory.limit_in_bytes",
+                                           "memory.usage_in_bytes", "total_inactive_file "};
+    size_t kib = read_number("/proc/meminfo", "MemAvailable:"),
+           room = kib == SIZE_MAX ? SIZE_MAX : kib * 1024;
     FILE *f = fopen("/proc/self/cgroup", "re");
     char line[PATH_LEN];
     while (f && fgets(line, sizeof line, f)) {

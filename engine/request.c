@@ -11,8 +11,8 @@ const char *finish_reason_name(enum finish_reason f)
     return name[f];
 }
 
-int request_new(const int32_t *prompt, int n_prompt, const struct gen_params *p, void (*wake)(void *ctx), void *ctx,
-                struct request **out, struct err *e)
+int request_new(const int32_t *prompt, int n_prompt, const struct gen_params *p, void (*wake)(void *ctx),
+                void *ctx, struct request **out, struct err *e)
 {
     *out = NULL;
     if (n_prompt < 1) return err_param(e, ERR_INVALID, "prompt", "the prompt is empty");
@@ -102,7 +102,8 @@ int request_reserve(struct request *r, int max_new, size_t text_bound, struct er
     const struct gen_params *p = &r->p;
     r->penalised = p->repetition_penalty != 1 || p->frequency_penalty != 0 || p->presence_penalty != 0;
     r->map_size = lay_out(r, NULL, max_new, text_bound);
-    void *map = mmap(NULL, r->map_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *map =
+        mmap(NULL, r->map_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (map == MAP_FAILED) return err_set(e, ERR_NOMEM, "out of memory");
     r->map = map;
     lay_out(r, map, max_new, text_bound);
@@ -144,7 +145,8 @@ void request_publish(struct request *r)
     pthread_mutex_unlock(&r->mu);
 }
 
-void request_finish(struct request *r, enum finish_reason f, int stop_token, int stop_string, const struct err *e)
+void request_finish(struct request *r, enum finish_reason f, int stop_token, int stop_string,
+                    const struct err *e)
 {
     pthread_mutex_lock(&r->mu);
     r->done = true;
@@ -160,7 +162,7 @@ static void wait_news(struct request *r, int timeout_ms)
 {
     int64_t until = clock_ns() + (int64_t)timeout_ms * 1000000;
     struct timespec t = {until / 1000000000, until % 1000000000};
-    while (!has_news(r)) {
+    while (!has_news(r) && !r->done) {
         if (timeout_ms < 0) {
             pthread_cond_wait(&r->news, &r->mu);
         } else if (pthread_cond_timedwait(&r->news, &r->mu, &t) == ETIMEDOUT) {

@@ -100,7 +100,8 @@ static void set_logit(struct sampler *s, float *x, int32_t id, float v)
     x[id] = v;
 }
 
-/* Repetition divides positive and multiplies negative logits (Keskar et al. 2019); frequency and presence subtract. */
+/* Repetition divides positive and multiplies negative logits (Keskar et al. 2019); frequency and presence
+ * subtract. */
 static float penalised(float v, const struct gen_params *p, int n_out)
 {
     if (p->repetition_penalty != 1) v = v > 0 ? v / p->repetition_penalty : v * p->repetition_penalty;
@@ -131,7 +132,8 @@ static void undo_adjust(struct sampler *s, float *x)
     }
 }
 
-/* Fills q, block_sum and block_top; returns the whole weight. A block far below the maximum weighs nothing and skips exp. */
+/* Fills q, block_sum and block_top; returns the whole weight. A block far below the maximum weighs nothing
+ * and skips exp. */
 static int64_t fill_weights(struct sampler *s, const float *x, float max, float inv_t)
 {
     int64_t total = 0;
@@ -166,13 +168,15 @@ static int64_t gather(struct sampler *s, int32_t floor)
     return mass;
 }
 
-/* A leading part of the candidates in (q, id) order: all with q > cut.q, and the first `ties` by id with q == cut.q. */
+/* A leading part of the candidates in (q, id) order: all with q > cut.q, and the first `ties` by id with q ==
+ * cut.q. */
 struct cut {
     int32_t q;
     int64_t ties, mass;
 };
 
-/* The shortest leading part that has `count` tokens or weighs `mass`: a radix descent over q, 11 + 10 + 10 bits. */
+/* The shortest leading part that has `count` tokens or weighs `mass`: a radix descent over q, 11 + 10 + 10
+ * bits. */
 static struct cut find_cut(const struct sampler *s, int64_t count, int64_t mass)
 {
     struct {
@@ -208,8 +212,12 @@ static int64_t share(float p, int64_t mass)
     return m < 1 ? 1 : m;
 }
 
-/* Uniform in [0, n) from 64 random bits (Lemire's multiplication; the bias is below 2^-16 of a weight's unit). */
-static int64_t scale_random(uint64_t r, int64_t n) { return (int64_t)((unsigned __int128)r * (uint64_t)n >> 64); }
+/* Uniform in [0, n) from 64 random bits (Lemire's multiplication; the bias is below 2^-16 of a weight's
+ * unit). */
+static int64_t scale_random(uint64_t r, int64_t n)
+{
+    return (int64_t)((unsigned __int128)r * (uint64_t)n >> 64);
+}
 
 /* The token at which the running weight, by id, first exceeds the target. */
 static int32_t draw_any(const struct sampler *s, int64_t target)
@@ -301,7 +309,8 @@ static void list_top(const struct sampler *s, const float *x, double lse, int n_
 
 static int no_finite(struct err *e) { return err_set(e, ERR_INVALID, "the model produced no finite logits"); }
 
-int sampler_score(struct sampler *s, const float *x, int32_t token, int n_top, struct sample_out *out, struct err *e)
+int sampler_score(struct sampler *s, const float *x, int32_t token, int n_top, struct sample_out *out,
+                  struct err *e)
 {
     double lse = log_sum_exp(s, x);
     if (!isfinite(lse)) return no_finite(e);
@@ -312,7 +321,8 @@ int sampler_score(struct sampler *s, const float *x, int32_t token, int n_top, s
     return 0;
 }
 
-int sampler_row(struct sampler *s, float *x, const struct sample_in *in, struct sample_out *out, struct err *e)
+int sampler_row(struct sampler *s, float *x, const struct sample_in *in, struct sample_out *out,
+                struct err *e)
 {
     adjust_logits(s, x, in);
     int32_t token = sampler_pick(s, x, in->p, sampler_random(in->p->seed, in->position));

@@ -1,10 +1,10 @@
-/* From one row of logits to one token: a pure function of (logits, parameters, penalties, seed, position), bit for
- * bit, whatever else is in the batch. The order is vLLM's: logprobs of the raw logits; logit_bias, banned ids,
- * penalties; temperature; min_p; top_k; top_p; then the draw.
+/* From one row of logits to one token: a pure function of (logits, parameters, penalties, seed, position),
+ * bit for bit, whatever else is in the batch. The order is vLLM's: logprobs of the raw logits; logit_bias,
+ * banned ids, penalties; temperature; min_p; top_k; top_p; then the draw.
  *
- * Probabilities are fixed-point: weight q = floor(exp((x - max) / T) * 2^30), so the likeliest token weighs 2^30 and
- * sums are 64-bit integers. Integer sums are exact in any order: that is what makes cuts and draws reproducible and
- * lets every pass run on vectors. Tokens are ordered by (q descending, id ascending).
+ * Probabilities are fixed-point: weight q = floor(exp((x - max) / T) * 2^30), so the likeliest token weighs
+ * 2^30 and sums are 64-bit integers. Integer sums are exact in any order: that is what makes cuts and draws
+ * reproducible and lets every pass run on vectors. Tokens are ordered by (q descending, id ascending).
  *
  * A struct sampler is scratch memory for one thread at a time; a penalty_set belongs to one sequence. */
 #pragma once
@@ -47,10 +47,13 @@ struct sampler;
 int sampler_open(int vocab, int max_ctx, struct sampler **out, struct err *e);
 void sampler_close(struct sampler *s);
 /* Changes x [vocab] in place. ERR_INVALID if no logit is finite. */
-int sampler_row(struct sampler *s, float *x, const struct sample_in *in, struct sample_out *out, struct err *e);
+int sampler_row(struct sampler *s, float *x, const struct sample_in *in, struct sample_out *out,
+                struct err *e);
 /* How likely the raw logits x make `token`: fills out with n_top alternatives. For prompt_logprobs. */
-int sampler_score(struct sampler *s, const float *x, int32_t token, int n_top, struct sample_out *out, struct err *e);
+int sampler_score(struct sampler *s, const float *x, int32_t token, int n_top, struct sample_out *out,
+                  struct err *e);
 
-/* The parts, for tests: 64 random bits of a (seed, position), and the draw that r makes; -1 if nothing is finite. */
+/* The parts, for tests: 64 random bits of a (seed, position), and the draw that r makes; -1 if nothing is
+ * finite. */
 uint64_t sampler_random(uint64_t seed, int position);
 int32_t sampler_pick(struct sampler *s, const float *x, const struct gen_params *p, uint64_t r);

@@ -1,5 +1,5 @@
-/* The sampler's passes over a whole row, on explicit vectors, each compiled twice: for the baseline and for AVX2. Neither
- * contracts to FMA nor reassociates, so both give the same bits. */
+/* The sampler's passes over a whole row, on explicit vectors, each compiled twice: for the baseline and for
+ * AVX2. Neither contracts to FMA nor reassociates, so both give the same bits. */
 #pragma once
 #include <math.h>
 #include <stdbool.h>
@@ -43,8 +43,9 @@ INLINE void raise_to(vf *v, const vf *w)
     *v = (vf)(((vi)*v & above) | ((vi)*w & ~above));
 }
 
-/* v = exp(v) for v <= 0, NaN counting as -80. v = n ln2 + r with |r| <= ln2/2, Taylor to r^6 / 720: relative error below
- * 2e-7; exp(0) is exactly 1. Adding 1.5 * 2^23 rounds to the nearest integer; ln2 is split as in Cody & Waite. */
+/* v = exp(v) for v <= 0, NaN counting as -80. v = n ln2 + r with |r| <= ln2/2, Taylor to r^6 / 720: relative
+ * error below 2e-7; exp(0) is exactly 1. Adding 1.5 * 2^23 rounds to the nearest integer; ln2 is split as in
+ * Cody & Waite. */
 INLINE void exp_neg(vf *v)
 {
     vf least = (vf){0} - 80.0f;
@@ -89,7 +90,8 @@ INLINE float sum_body(const float *x, int n, float m)
     return sum;
 }
 
-/* q[i] = floor(exp((x[i] - m) * inv_t) * 2^30) for at most BLOCK logits; their largest in *top; returns their sum,
+/* q[i] = floor(exp((x[i] - m) * inv_t) * 2^30) for at most BLOCK logits; their largest in *top; returns their
+ * sum,
  * <= 2^38. It is added up in halves of 15 bits, so that 32-bit lanes hold it. */
 INLINE int64_t weights_body(const float *x, int n, float m, float inv_t, int32_t *q, int32_t *top)
 {
@@ -131,17 +133,18 @@ struct vec_ops {
     int (*rank)(const float *x, int n, float v, int before);
 };
 
-#define VEC_OPS(SUFFIX, ATTR)                                                                                     \
-    ATTR static float max_##SUFFIX(const float *x, int n) { return max_body(x, n); }                             \
-    ATTR static float sum_##SUFFIX(const float *x, int n, float m) { return sum_body(x, n, m); }                 \
-    ATTR static int64_t weights_##SUFFIX(const float *x, int n, float m, float inv_t, int32_t *q, int32_t *top)  \
-    {                                                                                                             \
-        return weights_body(x, n, m, inv_t, q, top);                                                              \
-    }                                                                                                             \
-    ATTR static int rank_##SUFFIX(const float *x, int n, float v, int before)                                    \
-    {                                                                                                             \
-        return rank_body(x, n, v, before);                                                                        \
-    }                                                                                                             \
+#define VEC_OPS(SUFFIX, ATTR)                                                                                \
+    ATTR static float max_##SUFFIX(const float *x, int n) { return max_body(x, n); }                         \
+    ATTR static float sum_##SUFFIX(const float *x, int n, float m) { return sum_body(x, n, m); }             \
+    ATTR static int64_t weights_##SUFFIX(const float *x, int n, float m, float inv_t, int32_t *q,            \
+                                         int32_t *top)                                                       \
+    {                                                                                                        \
+        return weights_body(x, n, m, inv_t, q, top);                                                         \
+    }                                                                                                        \
+    ATTR static int rank_##SUFFIX(const float *x, int n, float v, int before)                                \
+    {                                                                                                        \
+        return rank_body(x, n, v, before);                                                                   \
+    }                                                                                                        \
     static const struct vec_ops vec_##SUFFIX = {max_##SUFFIX, sum_##SUFFIX, weights_##SUFFIX, rank_##SUFFIX};
 
 VEC_OPS(base, )

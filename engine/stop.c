@@ -2,8 +2,8 @@
 #include <string.h>
 #include "utf8.h"
 
-/* A piece's text is at most its stored form, of which each byte can become U+FFFD (3 bytes), plus a space. Pieces
- * beyond PIECE_MAX are not believed; a text that really overflows ends its request with an error. */
+/* A piece's text is at most its stored form, of which each byte can become U+FFFD (3 bytes), plus a space.
+ * Pieces beyond PIECE_MAX are not believed; a text that really overflows ends its request with an error. */
 #define PIECE_MAX 1024
 
 void stop_text_init(struct stop_text *t, char *mem, size_t cap)
@@ -86,8 +86,8 @@ static int find_stop(const struct stop_text *t, const struct gen_params *p, size
     return found;
 }
 
-bool stop_text_push(struct stop_text *t, const struct gen_params *p, const struct tokenizer *tok, int32_t token,
-                    bool search, struct stop_scratch *s)
+bool stop_text_push(struct stop_text *t, const struct gen_params *p, const struct tokenizer *tok,
+                    int32_t token, bool search, struct stop_scratch *s)
 {
     if (!tok) return false;
     clear(s);

@@ -1,6 +1,6 @@
-/* The visible text of an answer: tokens to bytes, bytes to whole code points, and stop strings wherever the token
- * borders fall. The result depends on the concatenated text only: the match that ends first wins, the longest of
- * those. Text that may yet become part of a stop string, or of a code point, is held back.
+/* The visible text of an answer: tokens to bytes, bytes to whole code points, and stop strings wherever the
+ * token borders fall. The result depends on the concatenated text only: the match that ends first wins, the
+ * longest of those. Text that may yet become part of a stop string, or of a code point, is held back.
  *
  * Owned by the engine thread; `text` is memory of the owner, and bytes below `visible` never change again. */
 #pragma once
@@ -29,7 +29,7 @@ size_t stop_text_bound(const struct tokenizer *tok);
 int stop_scratch_init(struct stop_scratch *s, size_t bound, struct err *e);
 void stop_scratch_free(struct stop_scratch *s);
 /* Adds a token. With search, looks for stop strings; true when one was found (the text is then final). */
-bool stop_text_push(struct stop_text *t, const struct gen_params *p, const struct tokenizer *tok, int32_t token,
-                    bool search, struct stop_scratch *s);
+bool stop_text_push(struct stop_text *t, const struct gen_params *p, const struct tokenizer *tok,
+                    int32_t token, bool search, struct stop_scratch *s);
 /* The answer ended otherwise: everything becomes visible, an unfinished code point as U+FFFD. */
 void stop_text_finish(struct stop_text *t, struct stop_scratch *s);

@@ -14,7 +14,8 @@ static bool has_f16c(void) /* which clang 14's builtin does not know */
 }
 #endif
 
-/* __builtin_cpu_supports asks CPUID and XGETBV, so a level that the system does not save registers for is absent. */
+/* __builtin_cpu_supports asks CPUID and XGETBV, so a level that the system does not save registers for is
+ * absent. */
 enum cpu_isa cpu_isa_detect(void)
 {
 #if defined(__x86_64__)

@@ -42,7 +42,8 @@ struct engine_config equiv_config(void)
     return c;
 }
 
-/* Request i: its prompt is a part of one of three texts, so that some share prefixes; the rest varies with i. */
+/* Request i: its prompt is a part of one of three texts, so that some share prefixes; the rest varies with i.
+ */
 static struct request *make_request(const struct machine *m, int i)
 {
     int32_t prompt[MAX_CTX];
@@ -90,7 +91,8 @@ static uint64_t hash_token(uint64_t h, const struct out_token *t, const struct t
 static void read_request(struct request *r, int i, struct results *out)
 {
     struct out_batch o;
-    uint64_t h = 0xcbf29ce484222325u, text = h, prompt = h; /* apart: how they interleave is a matter of timing */
+    uint64_t h = 0xcbf29ce484222325u, text = h,
+             prompt = h; /* apart: how they interleave is a matter of timing */
     out->n_tok[i] = 0;
     do {
         request_take(r, &o, -1);

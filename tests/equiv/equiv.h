@@ -1,5 +1,5 @@
-/* A fixed set of requests on a tiny real model, and the answers an engine gives them, reduced to digests of tokens and
- * logprob bits. Two ways of running the same requests are equivalent if every digest agrees. */
+/* A fixed set of requests on a tiny real model, and the answers an engine gives them, reduced to digests of
+ * tokens and logprob bits. Two ways of running the same requests are equivalent if every digest agrees. */
 #pragma once
 #include "backend.h"
 #include "engine.h"
@@ -24,13 +24,14 @@ enum load {
 struct results {
     uint64_t digest[N_REQ];
     int n_tok[N_REQ];
-    int cached;       /* prompt tokens found in the prefix cache, of all requests */
-    int distinct;     /* different digests */
+    int cached;   /* prompt tokens found in the prefix cache, of all requests */
+    int distinct; /* different digests */
     uint64_t preemptions;
     float prompt_logprob[N_REQ][MAX_CTX]; /* of the prompt's tokens, where asked for */
 };
 struct engine_config equiv_config(void);
-/* Runs the requests `rounds` times in one engine; the results are the last round's. Checks every invariant after. */
+/* Runs the requests `rounds` times in one engine; the results are the last round's. Checks every invariant
+ * after. */
 void run_requests(struct machine *m, const struct engine_config *c, enum load load, int preempt, int rounds,
                   struct results *out);
 /* KV blocks that one sequence of n tokens needs. */

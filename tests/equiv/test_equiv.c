@@ -1,5 +1,5 @@
-/* The equivalences that batch invariance promises, on tiny models, for each instruction level and the reference: token
- * for token and logprob bit for bit. */
+/* The equivalences that batch invariance promises, on tiny models, for each instruction level and the
+ * reference: token for token and logprob bit for bit. */
 #include <check.h>
 #include <math.h>
 #include <stdio.h>
@@ -84,7 +84,8 @@ START_TEST(threads_do_not_matter)
 }
 END_TEST
 
-/* Log-probabilities of given tokens: equal within what other orders of summation and exp's last bits make of them. */
+/* Log-probabilities of given tokens: equal within what other orders of summation and exp's last bits make of
+ * them. */
 START_TEST(levels_agree_with_the_reference)
 {
     struct machine m;
@@ -100,7 +101,8 @@ START_TEST(levels_agree_with_the_reference)
     for (int i = 0; i < N_REQ; i++) {
         for (int k = 1; k < MAX_CTX; k++) {
             n += alone.prompt_logprob[i][k] != 0;
-            worst = fmax(worst, fabs((double)alone.prompt_logprob[i][k] - (double)other.prompt_logprob[i][k]));
+            worst =
+                fmax(worst, fabs((double)alone.prompt_logprob[i][k] - (double)other.prompt_logprob[i][k]));
         }
     }
     ck_assert_int_gt(n, 50);
@@ -112,12 +114,19 @@ int main(void)
 {
     log_setup(LOG_ERROR, LOG_TEXT);
     Suite *s = suite_create("equivalences");
-    TCase *t = tcase_create("equivalences");
-    tcase_set_timeout(t, 120);
-    tcase_add_loop_test(t, all_ways_agree, 0, N_MODEL * N_LEVEL);
-    tcase_add_loop_test(t, threads_do_not_matter, N_MODEL, N_MODEL * N_LEVEL);
-    tcase_add_loop_test(t, levels_agree_with_the_reference, N_MODEL, N_MODEL * N_LEVEL);
-    suite_add_tcase(s, t);
+    const struct {
+        const char *name;
+        const TTest *test;
+        int first;
+    } all[] = {{"ways", all_ways_agree, 0},
+               {"threads", threads_do_not_matter, N_MODEL},
+               {"reference", levels_agree_with_the_reference, N_MODEL}};
+    for (int i = 0; i < 3; i++) {
+        TCase *t = tcase_create(all[i].name);
+        tcase_set_timeout(t, 120);
+        tcase_add_loop_test(t, all[i].test, all[i].first, N_MODEL * N_LEVEL);
+        suite_add_tcase(s, t);
+    }
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
     int failed = srunner_ntests_failed(r);

@@ -11,7 +11,8 @@ struct fake fake;
 struct tokenizer {
     int vocab;
 };
-static const char *const WORDS[] = {"ab", "abc", " hello", "stop", "\xe2\x82", "\xac", "\xf0\x9f", "\x98\x80", "st", "op"};
+static const char *const WORDS[] = {"ab",   "abc",      " hello",   "stop", "\xe2\x82",
+                                    "\xac", "\xf0\x9f", "\x98\x80", "st",   "op"};
 
 void fake_reset(void)
 {
@@ -56,7 +57,8 @@ const char *tok_token(const struct tokenizer *t, int32_t id, size_t *n)
     return s;
 }
 
-void tok_stream_push(const struct tokenizer *t, struct tok_stream *st, int32_t id, bool skip_special, struct buf *out)
+void tok_stream_push(const struct tokenizer *t, struct tok_stream *st, int32_t id, bool skip_special,
+                     struct buf *out)
 {
     size_t n;
     const char *s = tok_token(t, id, &n);
@@ -115,17 +117,19 @@ int arch_kv_layout(const struct arch *a, struct kv_layout *out, struct err *e)
 /* The runner. */
 struct runner {
     struct runner_config c;
-    uint64_t *cell;  /* [n_block][block_size] */
-    uint64_t *hash;  /* [max_batch_tokens] of the rows that want logits */
-    int32_t *last;   /* [max_batch_tokens] last token of these */
-    float *logits;   /* [SLICE][FAKE_VOCAB] */
+    uint64_t *cell; /* [n_block][block_size] */
+    uint64_t *hash; /* [max_batch_tokens] of the rows that want logits */
+    int32_t *last;  /* [max_batch_tokens] last token of these */
+    float *logits;  /* [SLICE][FAKE_VOCAB] */
     int n_row;
 };
 
-int runner_measure(const struct arch *a, const struct runner_config *c, struct runner_budget *out, struct err *e)
+int runner_measure(const struct arch *a, const struct runner_config *c, struct runner_budget *out,
+                   struct err *e)
 {
     (void)a, (void)e;
-    *out = (struct runner_budget){.block_bytes = (size_t)c->block_size * 8, .activations = 1 << 16, .n_group = 2};
+    *out = (struct runner_budget){
+        .block_bytes = (size_t)c->block_size * 8, .activations = 1 << 16, .n_group = 2};
     return 0;
 }
 
@@ -205,7 +209,8 @@ int runner_logits_max(const struct runner *r)
 
 int runner_logits(struct runner *r, int row, int n, float **logits, struct err *e)
 {
-    if (row < 0 || n > SLICE || row + n > r->n_row) return err_set(e, ERR_INVALID, "no such rows: %d + %d", row, n);
+    if (row < 0 || n > SLICE || row + n > r->n_row)
+        return err_set(e, ERR_INVALID, "no such rows: %d + %d", row, n);
     for (int i = 0; i < n; i++) {
         float *x = r->logits + (size_t)i * FAKE_VOCAB;
         logits_of(r->hash[row + i], x);

@@ -8,6 +8,7 @@ int main(void)
     SRunner *r = srunner_create(sampler_suite());
     srunner_add_suite(r, stop_suite());
     srunner_add_suite(r, engine_suite());
+    srunner_add_suite(r, engine_life_suite());
     srunner_add_suite(r, engine_load_suite());
     srunner_run_all(r, CK_ENV);
     int failed = srunner_ntests_failed(r);

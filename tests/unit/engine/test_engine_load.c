@@ -1,4 +1,5 @@
-/* Many requests, a KV pool far too small for them, random cancels and preemptions: what is left answers as if alone. */
+/* Many requests, a KV pool far too small for them, random cancels and preemptions: what is left answers as if
+ * alone. */
 #include <check.h>
 #include <pthread.h>
 #include <string.h>

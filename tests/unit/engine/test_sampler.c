@@ -15,7 +15,8 @@ static float rng_normal(void)
     return (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
 }
 
-/* The textbook sampler: sorts everything, in double. keep[i] is set for the ids that may come; p[i] their probability. */
+/* The textbook sampler: sorts everything, in double. keep[i] is set for the ids that may come; p[i] their
+ * probability. */
 struct ranked {
     double w;
     int id;
@@ -63,8 +64,8 @@ static void compare(struct sampler *s, const float *x, int n, const struct gen_p
     }
     for (int i = 0; i < n; i++)
         if ((p[i] == 0 && seen[i]) || fabs(seen[i] - p[i] * DRAWS) > 1.5)
-            ck_abort_msg("id %d: %d draws, not %g (T %g, top_k %d, top_p %g, min_p %g)", i, seen[i], p[i] * DRAWS,
-                         g->temperature, g->top_k, g->top_p, g->min_p);
+            ck_abort_msg("id %d: %d draws, not %g (T %g, top_k %d, top_p %g, min_p %g)", i, seen[i],
+                         p[i] * DRAWS, g->temperature, g->top_k, g->top_p, g->min_p);
     free(p);
     free(seen);
 }

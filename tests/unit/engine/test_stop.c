@@ -23,7 +23,8 @@ static void open_fixture(struct fixture *f, const char *const *stop, int n_stop)
     ck_assert_int_eq(stop_scratch_init(&f->s, 64, NULL), 0);
 }
 
-/* Pushes text as the fake tokenizer's byte tokens; what is visible never shrinks or changes. True if it stopped. */
+/* Pushes text as the fake tokenizer's byte tokens; what is visible never shrinks or changes. True if it
+ * stopped. */
 static bool push(struct fixture *f, const char *text, size_t n)
 {
     struct tokenizer *tok = fake_model()->tok;
@@ -53,8 +54,8 @@ START_TEST(finds_the_first_to_end_and_longest)
     } row[] = {
         {"hello STOP world", {"STOP"}, "hello ", 0},
         {"aaab", {"aab"}, "a", 0},
-        {"xabcd", {"abcd", "bc"}, "xa", 1},  /* bc ends first */
-        {"xabc", {"bc", "abc"}, "x", 1},     /* same end: the longer */
+        {"xabcd", {"abcd", "bc"}, "xa", 1}, /* bc ends first */
+        {"xabc", {"bc", "abc"}, "x", 1},    /* same end: the longer */
         {"no stop here", {"stopx", "zzz"}, "no stop here", -1},
         {"aabaabaaX", {"aabaaX"}, "aab", 0},
         {"", {"x"}, "", -1},
@@ -76,10 +77,12 @@ START_TEST(finds_the_first_to_end_and_longest)
 }
 END_TEST
 
-/* The same characters as bytes, or as words of several characters: the same answer, wherever the borders fall. */
+/* The same characters as bytes, or as words of several characters: the same answer, wherever the borders
+ * fall. */
 START_TEST(token_borders_do_not_matter)
 {
-    static const int32_t cut[][4] = {{'s', 't', 'o', 'p'}, {264, 265, -1}, {259, -1}, {264, 'o', 'p', -1}, {'s', 't', 265, -1}};
+    static const int32_t cut[][4] = {
+        {'s', 't', 'o', 'p'}, {264, 265, -1}, {259, -1}, {264, 'o', 'p', -1}, {'s', 't', 265, -1}};
     struct tokenizer *tok = fake_model()->tok;
     for (size_t c = 0; c < sizeof cut / sizeof *cut; c++) {
         for (int include = 0; include < 2; include++) {
@@ -119,7 +122,8 @@ START_TEST(min_tokens_postpone_stop_strings)
     struct tokenizer *tok = fake_model()->tok;
     open_fixture(&f, (const char *const[]){"ab"}, 1);
     ck_assert(!stop_text_push(&f.t, &f.p, tok, 'a', false, &f.s));
-    ck_assert(!stop_text_push(&f.t, &f.p, tok, 'b', false, &f.s)); /* ended too early: no stop, not even later */
+    ck_assert(
+        !stop_text_push(&f.t, &f.p, tok, 'b', false, &f.s)); /* ended too early: no stop, not even later */
     ck_assert(!stop_text_push(&f.t, &f.p, tok, 'a', true, &f.s));
     expect(&f, "ab");
     ck_assert(stop_text_push(&f.t, &f.p, tok, 'b', true, &f.s));
@@ -138,7 +142,8 @@ START_TEST(code_points_come_whole)
     expect(&f, "a\xe2\x82\xac");
     push(&f, "\x80", 1);
     expect(&f, "a\xe2\x82\xac\xf0\x9f\x98\x80");
-    push(&f, "\xff\xe2\x82!", 4); /* nonsense becomes U+FFFD, once for each part that could not begin anything */
+    push(&f, "\xff\xe2\x82!",
+         4); /* nonsense becomes U+FFFD, once for each part that could not begin anything */
     expect(&f, "a\xe2\x82\xac\xf0\x9f\x98\x80\xef\xbf\xbd\xef\xbf\xbd!");
     push(&f, "\xc3", 1);
     stop_text_finish(&f.t, &f.s);

@@ -86,6 +86,7 @@ void fill_prompt(int32_t *prompt, int n, int seed)
 
 void wait_running(struct engine *en, int n)
 {
-    for (int i = 0; i < 10000 && engine_stats(en).running != n; i++) nanosleep(&(struct timespec){0, 1000000}, NULL);
+    for (int i = 0; i < 10000 && engine_stats(en).running != n; i++)
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
     ck_assert_int_eq(engine_stats(en).running, n);
 }

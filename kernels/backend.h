@@ -7,10 +7,11 @@
  * VNNI adds int8 dot products, BF16 bfloat16 dot products. */
 enum cpu_isa { ISA_SCALAR, ISA_AVX2, ISA_AVX512, ISA_AVX512_VNNI, ISA_AVX512_BF16, ISA_COUNT };
 enum cpu_isa cpu_isa_detect(void);
-const char *cpu_isa_name(enum cpu_isa isa);           /* "scalar", "avx2", "avx512", "vnni", "bf16" */
+const char *cpu_isa_name(enum cpu_isa isa);             /* "scalar", "avx2", "avx512", "vnni", "bf16" */
 int cpu_isa_parse(const char *name, enum cpu_isa *out); /* "auto" is the best one; ERR_INVALID */
 
-struct backend *ref_backend(void);  /* scalar oracle; stateless, one thread */
-/* The pool is borrowed and must outlive the back end. isa must not exceed cpu_isa_detect(): ERR_UNSUPPORTED. */
+struct backend *ref_backend(void); /* scalar oracle; stateless, one thread */
+/* The pool is borrowed and must outlive the back end. isa must not exceed cpu_isa_detect(): ERR_UNSUPPORTED.
+ */
 int cpu_backend_open(struct pool *pool, enum cpu_isa isa, struct backend **out, struct err *e);
 void cpu_backend_close(struct backend *be);

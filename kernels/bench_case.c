@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include "kv.h"
+#include "kv_store.h"
 #include "ref.h"
 
 static float uniform(uint64_t *s) /* [-1, 1)   (Marsaglia's xorshift64*) */

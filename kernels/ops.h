@@ -1,13 +1,15 @@
-/* The one interface between the engine and the kernels. A back end is a table of these ops over its own memory.
+/* The one interface between the engine and the kernels. A back end is a table of these ops over its own
+ * memory.
  *
- * Conventions. Activations are float32, row-major [n][dim]; a stride is in elements. n is the number of tokens of the
- * step. Views never own memory. All ops are called from the engine thread, one at a time, and cannot fail: shapes
- * were checked when the model was bound, memory was reserved by `reserve`; a device's errors come out of `sync`.
+ * Conventions. Activations are float32, row-major [n][dim]; a stride is in elements. n is the number of
+ * tokens of the step. Views never own memory. All ops are called from the engine thread, one at a time, and
+ * cannot fail: shapes were checked when the model was bound, memory was reserved by `reserve`; a device's
+ * errors come out of `sync`.
  *
- * Batch invariance (bit for bit): the result of a row depends on that row alone, never on n, on the row's place, on
- * the thread count, on the KV block size or on how a prefill was cut. So every reduction runs in a fixed order:
- * linear accumulates over K in ascending groups; attention walks keys in fixed steps aligned to absolute position 0
- * and merges spans of a fixed length, in order.
+ * Batch invariance (bit for bit): the result of a row depends on that row alone, never on n, on the row's
+ * place, on the thread count, on the KV block size or on how a prefill was cut. So every reduction runs in a
+ * fixed order: linear accumulates over K in ascending groups; attention walks keys in fixed steps aligned to
+ * absolute position 0 and merges spans of a fixed length, in order.
  *
  * kernels/ref has the scalar oracle of each op; every back end is tested against it. */
 #pragma once
@@ -24,9 +26,9 @@ struct kv_store; /* the KV cache's memory, opaque; owned by the caller through k
 enum act { ACT_SILU, ACT_GELU_TANH, ACT_GELU, ACT_RELU };
 
 struct weight_info {
-    enum dtype type;  /* as given to weight_pack */
+    enum dtype type; /* as given to weight_pack */
     int n_out, n_in;
-    size_t bytes;     /* of the packed form */
+    size_t bytes; /* of the packed form */
 };
 struct linear_out {
     const struct weight *w;
@@ -38,8 +40,8 @@ struct linear_out {
  * y = rmsnorm(x) * pre_w.  rmsnorm(v) = v / sqrt(mean(v^2) + eps)   (Zhang & Sennrich 2019) */
 struct norm_args {
     int n, dim;
-    float *x;            /* [n][dim] residual stream, updated in place */
-    const float *delta;  /* [n][dim] or NULL */
+    float *x;           /* [n][dim] residual stream, updated in place */
+    const float *delta; /* [n][dim] or NULL */
     float scale;
     const float *post_w; /* [dim] or NULL */
     const float *pre_w;  /* [dim] or NULL */
@@ -50,7 +52,7 @@ struct kv_geom {
     int n_block, block_size; /* blocks in the pool, tokens in a block */
     int n_slot;              /* layers that share a block: the layers of one group */
     int n_kv_head, head_dim;
-    enum dtype type;         /* DT_F32, DT_F16, DT_BF16 or DT_I8 */
+    enum dtype type; /* DT_F32, DT_F16, DT_BF16 or DT_I8 */
 };
 /* A run of consecutive tokens of one sequence within the step. */
 struct attn_item {
@@ -64,55 +66,68 @@ enum rope_style { ROPE_NEOX, ROPE_PAIRS }; /* halves (i, i + rot/2), or neighbou
  * q and k are changed in place.   RoPE: Su et al. 2021 */
 struct qkv_args {
     int n, n_head, n_kv_head, head_dim;
-    float *q; int q_stride; /* [n][n_head][head_dim] */
-    float *k; int k_stride; /* [n][n_kv_head][head_dim] */
-    float *v; int v_stride;
+    float *q;
+    int q_stride; /* [n][n_head][head_dim] */
+    float *k;
+    int k_stride; /* [n][n_kv_head][head_dim] */
+    float *v;
+    int v_stride;
     const float *q_norm, *k_norm; /* [head_dim] or NULL */
     float eps;
-    int rot;               /* dimensions rotated, even, <= head_dim; 0 = none */
+    int rot; /* dimensions rotated, even, <= head_dim; 0 = none */
     enum rope_style style;
-    const float *cs;       /* [n][rot/2][2] cosine and sine, from rope_angles */
-    struct kv_store *kv; int slot;
-    const struct attn_item *item; int n_item;
+    const float *cs; /* [n][rot/2][2] cosine and sine, from rope_angles */
+    struct kv_store *kv;
+    int slot;
+    const struct attn_item *item;
+    int n_item;
 };
-/* out[t] = softmax(scale * q[t].k, soft-capped by cap*tanh(./cap) if cap > 0) . v over stored tokens (t-window, t].
- * Ragged: decodes and prefill chunks in one call. Query head h reads KV head h / (n_head / n_kv_head). */
+/* out[t] = softmax(scale * q[t].k, soft-capped by cap*tanh(./cap) if cap > 0) . v over stored tokens
+ * (t-window, t]. Ragged: decodes and prefill chunks in one call. Query head h reads KV head h / (n_head /
+ * n_kv_head). */
 struct attn_args {
     int n, n_head, n_kv_head, head_dim;
-    const float *q; int q_stride;
-    float *out; int out_stride; /* [n][n_head][head_dim] */
+    const float *q;
+    int q_stride;
+    float *out;
+    int out_stride; /* [n][n_head][head_dim] */
     float scale, cap;
-    int window;                 /* 0 = full */
-    const struct kv_store *kv; int slot;
-    const struct attn_item *item; int n_item;
+    int window; /* 0 = full */
+    const struct kv_store *kv;
+    int slot;
+    const struct attn_item *item;
+    int n_item;
 };
 
 struct ops {
-    /* Memory. weight_pack copies src (n_out rows of type t, each dtype_row_bytes long, any alignment) into the back
-     * end's layout; src may be unmapped afterwards. May use the pool; called from one thread at a time. */
-    int (*weight_pack)(struct backend *, enum dtype t, int n_out, int n_in, const void *src, struct weight **out,
-                       struct err *);
+    /* Memory. weight_pack copies src (n_out rows of type t, each dtype_row_bytes long, any alignment) into
+     * the back end's layout; src may be unmapped afterwards. May use the pool; called from one thread at a
+     * time. */
+    int (*weight_pack)(struct backend *, enum dtype t, int n_out, int n_in, const void *src,
+                       struct weight **out, struct err *);
     void (*weight_free)(struct backend *, struct weight *);
     struct weight_info (*weight_info)(const struct weight *);
     int (*kv_alloc)(struct backend *, const struct kv_geom *, struct kv_store **out, struct err *);
     void (*kv_free)(struct backend *, struct kv_store *);
-    /* Scratch for steps of at most max_rows rows, matrices at most max_in wide, and contexts of max_ctx tokens. */
+    /* Scratch for steps of at most max_rows rows, matrices at most max_in wide, and contexts of max_ctx
+     * tokens. */
     int (*reserve)(struct backend *, int max_rows, int max_in, int max_heads, int max_head_dim, int max_ctx,
                    struct err *);
 
     /* y[i] = row ids[i] of w times scale;  y [n][n_in of w] */
     void (*embed)(struct backend *, const struct weight *w, const int32_t *ids, int n, float scale, float *y);
-    /* For each out: y = x . w^T + bias;  x [n][n_in]. All weights share n_in; x is read (and quantised) once. */
+    /* For each out: y = x . w^T + bias;  x [n][n_in]. All weights share n_in; x is read (and quantised) once.
+     */
     void (*linear)(struct backend *, const float *x, int n, const struct linear_out *out, int n_out);
     /* y[n][f] = act(x . gate^T) * (x . up^T); gate and up have the same shape and, usually, type */
-    void (*linear_glu)(struct backend *, const float *x, int n, const struct weight *gate, const struct weight *up,
-                       enum act act, float *y);
+    void (*linear_glu)(struct backend *, const float *x, int n, const struct weight *gate,
+                       const struct weight *up, enum act act, float *y);
     void (*add_norm)(struct backend *, const struct norm_args *);
     /* In-place RMS norm of rows with a stride: q or k as a whole (OLMo 2) */
     void (*row_norm)(struct backend *, float *x, int n, int dim, int stride, const float *w, float eps);
     /* cs[i][j] = mscale * (cos, sin)(pos[i] * inv_freq[j]) */
-    void (*rope_angles)(struct backend *, const int32_t *pos, int n, const float *inv_freq, int half, float mscale,
-                        float *cs);
+    void (*rope_angles)(struct backend *, const int32_t *pos, int n, const float *inv_freq, int half,
+                        float mscale, float *cs);
     void (*qkv_prep)(struct backend *, const struct qkv_args *);
     void (*attn)(struct backend *, const struct attn_args *);
     /* x[i] = cap * tanh(x[i] * scale / cap), or x[i] * scale when cap is 0: final logits */
@@ -125,5 +140,6 @@ struct backend {
     const struct ops *ops;
 };
 
-/* Size in bytes of one block of the store: 2 * n_slot * block_size * n_kv_head * head_dim values (and I8 scales). */
+/* Size in bytes of one block of the store: 2 * n_slot * block_size * n_kv_head * head_dim values (and I8
+ * scales). */
 size_t kv_block_bytes(const struct kv_geom *g);

@@ -12,7 +12,8 @@ static void describe(struct meta *m, struct arch *a)
     if (!m->gguf) return;
     a->rope[0].style = ROPE_PAIRS;
     if (gguf_bool(m->gguf, "granite.rope.scaling.finetuned", &rotary) && !rotary)
-        meta_fail(m, ERR_UNSUPPORTED, "granite.rope.scaling.finetuned", "no positions (NoPE) is not supported");
+        meta_fail(m, ERR_UNSUPPORTED, "granite.rope.scaling.finetuned",
+                  "no positions (NoPE) is not supported");
 }
 
 const struct model_def model_granite = {"granite", "granite", {"GraniteForCausalLM"}, describe};

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "cpu.h"
-#include "kv.h"
+#include "kv_store.h"
 #include "ref.h"
 #include "step.h"
 

@@ -2,7 +2,7 @@
 #include <float.h>
 #include <math.h>
 #include <string.h>
-#include "kv.h"
+#include "kv_store.h"
 #include "simd.h"
 #include "step.h"
 

@@ -1,7 +1,7 @@
 /* The CPU back end's table, and its ops that are a loop over rows. */
 #include <stdlib.h>
 #include "cpu.h"
-#include "kv.h"
+#include "kv_store.h"
 #include "ref.h"
 #include "step.h"
 

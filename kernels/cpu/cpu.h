@@ -1,5 +1,5 @@
-/* What the files of the CPU back end share. One cpu_backend belongs to the engine thread; pool workers touch it only
- * inside pool_run. linear.c owns `linear`, everything else is backend.c's and attn's. */
+/* What the files of the CPU back end share. One cpu_backend belongs to the engine thread; pool workers touch
+ * it only inside pool_run. linear.c owns `linear`, everything else is backend.c's and attn's. */
 #pragma once
 #include "backend.h"
 #include "ops.h"
@@ -17,12 +17,12 @@ struct cpu_backend {
     struct linear_state *linear;
     struct attn_state *attn;
     const struct step_kernels *step; /* NULL at the scalar level */
-    struct slab *slab; /* memory for matrices, being filled: weight.c */
+    struct slab *slab;               /* memory for matrices, being filled: weight.c */
 };
 static inline struct cpu_backend *cpu_of(struct backend *be) { return (struct cpu_backend *)(void *)be; }
 
-/* linear.c, weight.c: opened by cpu_backend_open after pool and isa are set (slab is NULL at first); reserve may be
- * called again with larger sizes. Weights may be freed after close. */
+/* linear.c, weight.c: opened by cpu_backend_open after pool and isa are set (slab is NULL at first); reserve
+ * may be called again with larger sizes. Weights may be freed after close. */
 int cpu_linear_open(struct cpu_backend *be, struct err *e);
 void cpu_linear_close(struct cpu_backend *be);
 void cpu_weight_close(struct cpu_backend *be);
@@ -35,10 +35,11 @@ void cpu_weight_free(struct backend *, struct weight *);
 struct weight_info cpu_weight_info(const struct weight *);
 void cpu_embed(struct backend *, const struct weight *w, const int32_t *ids, int n, float scale, float *y);
 void cpu_linear(struct backend *, const float *x, int n, const struct linear_out *out, int n_out);
-void cpu_linear_glu(struct backend *, const float *x, int n, const struct weight *gate, const struct weight *up,
-                    enum act act, float *y);
+void cpu_linear_glu(struct backend *, const float *x, int n, const struct weight *gate,
+                    const struct weight *up, enum act act, float *y);
 
 /* attn.c; reserve may be called again, with new sizes. */
-int cpu_attn_reserve(struct cpu_backend *be, int max_rows, int max_heads, int max_head_dim, int max_ctx, struct err *e);
+int cpu_attn_reserve(struct cpu_backend *be, int max_rows, int max_heads, int max_head_dim, int max_ctx,
+                     struct err *e);
 void cpu_attn_close(struct cpu_backend *be);
 void cpu_attn(struct backend *, const struct attn_args *a);

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 #include "half.h"
-#include "kv.h"
+#include "kv_store.h"
 #include "rope.h"
 #include "simd.h"
 #include "step.h"
@@ -56,7 +56,7 @@ static void add_norm(const struct norm_args *a, int r0, int r1)
     }
 }
 
-/* n floats in the cache's type; the same bits as kv.c's scalar conversion */
+/* n floats in the cache's type; the same bits as kv_store.c's scalar conversion */
 static void convert(enum dtype t, const float *x, int n, void *to)
 {
     vf max = vf_set(t == DT_F32   ? 0x1.fffffep127f

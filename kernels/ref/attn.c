@@ -1,6 +1,6 @@
 #include <math.h>
 #include "half.h"
-#include "kv.h"
+#include "kv_store.h"
 #include "ref.h"
 
 static float load(enum dtype t, const unsigned char *p, size_t i)

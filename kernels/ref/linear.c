@@ -5,16 +5,17 @@
 
 struct weight {
     struct weight_info info;
-    size_t row;           /* bytes of a row of src */
-    unsigned char *rows;  /* [n_out] rows as they were given */
+    size_t row;          /* bytes of a row of src */
+    unsigned char *rows; /* [n_out] rows as they were given */
 };
 
-int ref_weight_pack(struct backend *be, enum dtype t, int n_out, int n_in, const void *src, struct weight **out,
-                    struct err *e)
+int ref_weight_pack(struct backend *be, enum dtype t, int n_out, int n_in, const void *src,
+                    struct weight **out, struct err *e)
 {
     (void)be;
     size_t row = n_in > 0 ? dtype_row_bytes(t, n_in) : 0, bytes;
-    if (!row || n_out < 1) return err_set(e, ERR_INVALID, "matrix [%d][%d] of type %s", n_out, n_in, dtype_info(t)->name);
+    if (!row || n_out < 1)
+        return err_set(e, ERR_INVALID, "matrix [%d][%d] of type %s", n_out, n_in, dtype_info(t)->name);
     if (__builtin_mul_overflow(row, (size_t)n_out, &bytes)) return err_set(e, ERR_NOMEM, "matrix too large");
     struct weight *w = malloc(sizeof *w);
     unsigned char *rows = malloc(bytes);
@@ -73,7 +74,8 @@ void ref_linear(struct backend *be, const float *x, int n, const struct linear_o
         for (int o = 0; o < out[k].w->info.n_out; o++)
             for (int r = 0; r < n; r++) {
                 double s = dot_row(out[k].w, o, x + (size_t)r * out[k].w->info.n_in);
-                out[k].y[(size_t)r * out[k].y_stride + o] = (float)(s + (out[k].bias ? (double)out[k].bias[o] : 0));
+                out[k].y[(size_t)r * out[k].y_stride + o] =
+                    (float)(s + (out[k].bias ? (double)out[k].bias[o] : 0));
             }
 }
 
@@ -88,8 +90,8 @@ static double activate(enum act act, double v)
     return v > 0 ? v : 0;
 }
 
-void ref_linear_glu(struct backend *be, const float *x, int n, const struct weight *gate, const struct weight *up,
-                    enum act act, float *y)
+void ref_linear_glu(struct backend *be, const float *x, int n, const struct weight *gate,
+                    const struct weight *up, enum act act, float *y)
 {
     (void)be;
     int f = gate->info.n_out, dim = gate->info.n_in;

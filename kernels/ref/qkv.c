@@ -1,5 +1,5 @@
 #include <math.h>
-#include "kv.h"
+#include "kv_store.h"
 #include "ref.h"
 #include "rope.h"
 

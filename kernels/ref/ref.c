@@ -1,6 +1,6 @@
 #include "ref.h"
 #include "backend.h"
-#include "kv.h"
+#include "kv_store.h"
 
 static int kv_alloc(struct backend *be, const struct kv_geom *g, struct kv_store **out, struct err *e)
 {

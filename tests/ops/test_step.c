@@ -3,7 +3,7 @@
  * without exp are exact. */
 #include "ops_test.h"
 #include <math.h>
-#include "kv.h"
+#include "kv_store.h"
 
 enum { N = 37, HEADS = 4, KV_HEADS = 2, BLOCK = 16 };
 static const int dims[] = {8, 20, 33, 64, 128, 576, 1024};

@@ -247,7 +247,8 @@ START_TEST(test_damage)
     struct gguf *g;
     unsigned rng = 1;
     valid(&b);
-    for (size_t n = 0; n < b.len - 4; n++) { /* the last 4 are padding; exact copies, so that a sanitizer sees each overrun */
+    for (size_t n = 0; n < b.len - 4;
+         n++) { /* the last 4 are padding; exact copies, so that a sanitizer sees each overrun */
         char *copy = malloc(n ? n : 1);
         memcpy(copy, b.data, n);
         ck_assert_int_ne(gguf_parse(copy, n, &g, NULL), 0);

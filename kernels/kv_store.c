@@ -1,4 +1,4 @@
-#include "kv.h"
+#include "kv_store.h"
 #include <stdlib.h>
 #include <sys/mman.h>
 #include "half.h"

@@ -15,7 +15,7 @@ static int bad(const char *key, struct err *e, const char *what)
 static int unsupported(const char *key, const char *what, const char *type, struct err *e)
 {
     char name[40] = "";
-    for (size_t i = 0; type[i] && i < sizeof name - 1; i++)
+    for (size_t i = 0; i < sizeof name - 1 && type[i]; i++)
         name[i] = type[i] < ' ' || type[i] > '~' ? '?' : type[i];
     return err_param(e, ERR_UNSUPPORTED, key, "%s: %s \"%s\" is not supported", key, what, name);
 }

@@ -145,6 +145,8 @@ async def main():
         await wait_ready(port, server)
         for r in requests[:4]:
             await stream(port, r)
+        await wait_idle(port)
+        await asyncio.sleep(1)  # the server closes the connections of the warm-up after their clients do
         stats, start = {"finished": 0, "left": 0}, time.monotonic()
         base = {k: proc(server.pid, k) for k in ("fds", "threads")}
         rss = []
@@ -164,13 +166,13 @@ async def main():
         preempted = await metric(port, "vllm:num_preemptions_total")
         for _ in range(50):  # the server may still be closing the connections of those who left
             after = {k: proc(server.pid, k) for k in ("fds", "threads")}
-            if after == base: break
+            if all(after[k] <= base[k] for k in base): break
             await asyncio.sleep(0.1)
         grown = rss[-1] - rss[len(rss) // 2]
         print(f"{stats['finished']} answers right, {stats['left']} left early, {preempted:.0f} preemptions; blocks free {free:.0f} of {total:.0f}; "
               f"fds {base['fds']} -> {after['fds']}, threads {base['threads']} -> {after['threads']}, RSS grew {grown} KiB in the second half")
         if free != total: raise Wrong("blocks leaked")
-        if after != base: raise Wrong("file descriptors or threads leaked")
+        if any(after[k] > base[k] for k in base): raise Wrong("file descriptors or threads leaked")
         if grown > 4096: raise Wrong("memory grew")
         if a.seconds >= 30 and preempted == 0: raise Wrong("the pool was never short: nothing was proven")
         server.send_signal(signal.SIGTERM)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "bench_case.h"
+#include "bench_roofline.h"
 #include "clock.h"
 
 bool bench_wants(const struct bench *b, const char *op) { return !b->op || !strcmp(b->op, op); }
@@ -53,6 +54,13 @@ void bench_line(struct bench *b, const struct result *r, void (*fn)(void *), voi
                r->rows, b->be->isa, t * 1e6, r->bytes / t / 1e9, r->work / t / 1e9, bound, share, r->err,
                ok ? "" : "  WRONG");
     }
+    struct roof_dot *dot = b->plot ? realloc(b->dot, ((size_t)b->lines + 1) * sizeof *dot) : NULL;
+    if (dot) {
+        dot[b->lines] = (struct roof_dot){*r, t};
+        b->dot = dot;
+    } else {
+        b->plot = NULL; /* none is wanted, or there is no memory for it */
+    }
     b->lines++;
     fflush(stdout);
 }
@@ -65,6 +73,7 @@ static const char usage[] =
     "  --threads N    worker threads (default: all usable processors)\n"
     "  --seconds X    time for each line (default 0.3)\n"
     "  --json         machine-readable output\n"
+    "  --plot FILE    draw the roofline as SVG\n"
     "`share` is the least time that this machine's memory or arithmetic allows, over the time taken.\n";
 
 static bool parse_number(const char *s, double min, double max, double *out)
@@ -112,6 +121,9 @@ static int parse_options(int argc, char **argv, struct bench *b, enum cpu_isa *i
             ok = parse_rows(value, b);
         } else if (!strcmp(name, "--isa")) {
             ok = !cpu_isa_parse(value, isa);
+        } else if (!strcmp(name, "--plot")) {
+            b->plot = value;
+            ok = *value;
         } else if (!strcmp(name, "--threads")) {
             ok = parse_number(value, 1, 256, &v);
             *threads = (int)v;
@@ -143,6 +155,20 @@ static void print_limits(const struct bench *b)
                l->int8 / 1e9);
 }
 
+static int save_plot(const struct bench *b, struct err *e)
+{
+    char title[80];
+    struct buf svg = {0};
+    snprintf(title, sizeof title, "%d threads, level %s", pool_size(b->pool), b->be->isa);
+    bench_roofline(&svg, &b->limits, title, b->dot, b->lines);
+    FILE *f = svg.failed ? NULL : fopen(b->plot, "w");
+    bool good = f && fwrite(svg.data, 1, svg.len, f) == svg.len;
+    if (f && fclose(f)) good = false;
+    int status = good ? 0 : err_set(e, ERR_IO, "%s: the picture cannot be written", b->plot);
+    buf_free(&svg);
+    return status;
+}
+
 int bench_ops_main(int argc, char **argv)
 {
     struct bench b = {.rows = {1, 8, 32, 512}, .n_rows = 4, .seconds = 0.3};
@@ -162,10 +188,12 @@ int bench_ops_main(int argc, char **argv)
         status = err_set(&e, ERR_INVALID, "--op %.40s: no such op", b.op);
         code = 2;
     }
+    if (!status && b.plot) status = save_plot(&b, &e);
     if (!status) code = b.failed ? 1 : 0;
     if (b.failed)
         fprintf(stderr, "error: %d of %d lines differ too much from the reference\n", b.failed, b.lines);
 out:
+    free(b.dot);
     if (status) fprintf(stderr, "error: %s\n", e.msg);
     cpu_backend_close(b.be);
     pool_close(b.pool);

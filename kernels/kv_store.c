@@ -1,15 +1,21 @@
 #include "kv_store.h"
+#include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include "half.h"
 
 enum { HUGE_PAGE = 2 << 20, SLACK = 64 }; /* SLACK: a vector load may start in the last row's last 8 values */
 
+static size_t row_bytes(const struct kv_geom *g)
+{
+    return dtype_row_bytes(g->type, g->head_dim) + (g->type == DT_I8 ? sizeof(float) : 0);
+}
+
 size_t kv_block_bytes(const struct kv_geom *g)
 {
-    size_t n, per = 2 * dtype_row_bytes(g->type, g->head_dim);
-    if (g->type == DT_I8) per = 2 * ((size_t)g->head_dim + sizeof(float));
-    if (__builtin_mul_overflow(per, (size_t)g->n_slot, &n) ||
+    size_t n;
+    if (__builtin_mul_overflow(2 * row_bytes(g), (size_t)g->n_slot, &n) ||
         __builtin_mul_overflow(n, (size_t)g->block_size, &n) ||
         __builtin_mul_overflow(n, (size_t)g->n_kv_head, &n))
         return 0;
@@ -18,7 +24,7 @@ size_t kv_block_bytes(const struct kv_geom *g)
 
 static int check_geom(const struct kv_geom *g, struct err *e)
 {
-    if (g->type != DT_F32 && g->type != DT_F16 && g->type != DT_BF16)
+    if (g->type != DT_F32 && g->type != DT_F16 && g->type != DT_BF16 && g->type != DT_I8)
         return err_param(e, ERR_UNSUPPORTED, "kv-cache-dtype",
                          "KV cache type %s is not implemented on this device", dtype_info(g->type)->name);
     if (g->n_block < 1 || g->n_slot < 1 || g->n_kv_head < 1 || g->head_dim < 1)
@@ -27,6 +33,9 @@ static int check_geom(const struct kv_geom *g, struct err *e)
         return err_set(e, ERR_UNSUPPORTED, "head size %d is above %d", g->head_dim, KV_MAX_HEAD);
     if (g->block_size < 1 || (g->block_size & (g->block_size - 1)))
         return err_param(e, ERR_INVALID, "block-size", "block size %d is not a power of two", g->block_size);
+    if (g->type == DT_I8 && (g->block_size < KV_TILE || g->head_dim % 8))
+        return err_param(e, ERR_UNSUPPORTED, "kv-cache-dtype",
+                         "an int8 KV cache needs a block size of at least 8 and a head size divisible by 8");
     return 0;
 }
 
@@ -36,9 +45,9 @@ int kv_store_alloc(const struct kv_geom *g, struct kv_store **out, struct err *e
     if (rc) return rc;
     struct kv_store *kv = malloc(sizeof *kv);
     if (!kv) return err_set(e, ERR_NOMEM, "out of memory");
-    int elem = dtype_info(g->type)->bytes;
-    *kv = (struct kv_store){.g = *g, .kt = g->block_size < KV_TILE ? g->block_size : KV_TILE, .elem = elem};
-    kv->half = (size_t)g->block_size * g->head_dim * elem;
+    *kv = (struct kv_store){
+        .g = *g, .kt = g->block_size < KV_TILE ? g->block_size : KV_TILE, .row = row_bytes(g)};
+    kv->half = (size_t)g->block_size * kv->row;
     kv->unit = 2 * kv->half;
     size_t block = kv_block_bytes(g), n;
     if (!block || __builtin_mul_overflow(block, (size_t)g->n_block, &n) ||
@@ -82,14 +91,48 @@ static void put(const struct kv_store *kv, unsigned char *p, int step, const flo
         for (int i = 0; i < n; i++) d[(size_t)i * step] = bf16_from_f32(saturate(x[i], 0x1.fep127f));
 }
 
+/* Codes of x; returns their scale. The SIMD kernels' quantise() computes the same bits: the maximum is exact
+ * in any order, the rest is one rounding each. */
+static float quantise(const float *x, int n, int8_t *code)
+{
+    const float top = KV_CODE_MAX;
+    uint32_t bits = 0; /* of max|x|: a NaN is above all */
+    for (int i = 0; i < n; i++) {
+        uint32_t u = f32_bits(x[i]) & 0x7fffffff;
+        if (u > bits) bits = u;
+    }
+    float max = bits == 0x7f800000 ? FLT_MAX : f32_from_bits(bits);
+    float inv = max >= 0x1p-100f ? top / max : 0;
+    for (int i = 0; i < n; i++) {
+        float v = x[i] * inv;
+        v = v > -top ? v : -top;
+        code[i] = (int8_t)lrintf(v < top ? v : top);
+    }
+    return max / top;
+}
+
 void kv_store_k(struct kv_store *kv, int block, int slot, int head, int token, const float *x)
 {
-    size_t at = ((size_t)(token / kv->kt) * kv->g.head_dim * kv->kt + token % kv->kt) * kv->elem;
-    put(kv, (unsigned char *)kv_unit(kv, block, slot, head) + at, kv->kt, x);
+    unsigned char *tile = kv_tile(kv, block, slot, head, token);
+    int t = token % kv->kt;
+    if (kv->g.type == DT_I8) {
+        int8_t code[KV_MAX_HEAD];
+        ((float *)(void *)tile)[t] = quantise(x, kv->g.head_dim, code);
+        for (int d = 0; d < kv->g.head_dim; d++) tile[kv_key_at(d, t)] = (unsigned char)code[d];
+    } else {
+        put(kv, tile + (size_t)t * dtype_info(kv->g.type)->bytes, kv->kt, x);
+    }
 }
 
 void kv_store_v(struct kv_store *kv, int block, int slot, int head, int token, const float *x)
 {
-    size_t at = (size_t)token * kv->g.head_dim * kv->elem;
-    put(kv, (unsigned char *)kv_unit(kv, block, slot, head) + kv->half + at, 1, x);
+    unsigned char *tile = kv_tile(kv, block, slot, head, token) + kv->half;
+    int t = token % kv->kt, dim = kv->g.head_dim;
+    if (kv->g.type == DT_I8) {
+        int8_t code[KV_MAX_HEAD];
+        ((float *)(void *)tile)[t] = quantise(x, dim, code);
+        for (int d = 0; d < dim; d++) tile[kv_value_at(d, t, dim)] = (unsigned char)code[d];
+    } else {
+        put(kv, tile + (size_t)t * kv->row, 1, x);
+    }
 }

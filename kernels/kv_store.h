@@ -1,20 +1,28 @@
 /* The KV cache's memory in main memory, shared by the scalar and the SIMD back ends. Owned by whoever called
  * kv_alloc; written and read only within ops, so by the engine thread and, inside an op, by the pool.
  *
- * Layout: [block][slot][kv head] units of `unit` bytes, K then V:
- *   K  [block_size/kt][head_dim][kt]  kt = 8 tokens side by side (block_size if smaller): a score kernel
- * keeps keys in lanes and needs no horizontal sums V  [block_size][head_dim]         dimensions in lanes
- * Stored values are finite (f16 saturates), so that a zero weight always hides a value. */
+ * Layout: [block][slot][kv head] units of `unit` bytes, K then V, each in tiles of kt = 8 tokens (block_size
+ * if smaller):
+ *   K  [head_dim][kt]  tokens side by side: a score kernel keeps keys in lanes and needs no horizontal sums
+ *   V  [kt][head_dim]  dimensions in lanes
+ * Of int8 a tile begins with its tokens' scales, float [kt], so that memory is read in ascending order.
+ * Codes follow in the pairs that a kernel multiplies and adds with one instruction:
+ *   K  [head_dim/2][kt][2 dimensions]
+ *   V  [kt/2][head_dim][2 tokens]
+ * A code is x * 127 / max|x| of its token and head, rounded to the nearest integer, ties to even.
+ * Stored values and scales are finite (f16 saturates), so that a zero weight always hides a value; but a NaN
+ * stays one, as a scale if need be. */
 #pragma once
 #include "ops.h"
 
 #define KV_TILE     8
 #define KV_MAX_HEAD 1024
+#define KV_CODE_MAX 127
 
 struct kv_store {
     struct kv_geom g;
-    int kt;       /* tokens of a K tile */
-    int elem;     /* bytes of a value */
+    int kt;       /* tokens of a tile */
+    size_t row;   /* bytes of one token's K, or V, of a head */
     size_t half;  /* bytes of K, and of V, in a unit */
     size_t unit;  /* 2 * half */
     size_t bytes; /* of mem */
@@ -27,7 +35,18 @@ void kv_store_free(struct kv_store *kv);
 void kv_store_k(struct kv_store *kv, int block, int slot, int head, int token, const float *x);
 void kv_store_v(struct kv_store *kv, int block, int slot, int head, int token, const float *x);
 
-static inline const unsigned char *kv_unit(const struct kv_store *kv, int block, int slot, int head)
+/* The tile of a block's token, in K; V's is kv->half behind. */
+static inline unsigned char *kv_tile(const struct kv_store *kv, int block, int slot, int head, int token)
 {
-    return kv->mem + (((size_t)block * kv->g.n_slot + slot) * kv->g.n_kv_head + head) * kv->unit;
+    size_t unit = ((size_t)block * kv->g.n_slot + slot) * kv->g.n_kv_head + head;
+    return kv->mem + unit * kv->unit + (size_t)(token / kv->kt) * kv->kt * kv->row;
+}
+/* Where an int8 tile keeps a number, in bytes: d < head_dim, t < KV_TILE. */
+static inline size_t kv_key_at(int d, int t)
+{
+    return (size_t)KV_TILE * sizeof(float) + (size_t)d / 2 * 2 * KV_TILE + t * 2 + d % 2;
+}
+static inline size_t kv_value_at(int d, int t, int head_dim)
+{
+    return (size_t)KV_TILE * sizeof(float) + ((size_t)t / 2 * head_dim + d) * 2 + t % 2;
 }

@@ -2,127 +2,23 @@
 #include <float.h>
 #include <math.h>
 #include <string.h>
+#include "attn_kernel.h"
 #include "kv_store.h"
-#include "simd.h"
 #include "step.h"
 
-enum {
-    GROUP = 6,
-    TILES = ATTN_STEP / KV_TILE
-}; /* rows a kernel takes at once: 6 x 2 sums fill AVX2's registers */
-
-/* A tile's work in scratch. Rows are dealt to groups of equal size. */
+/* A tile's work in scratch. Rows are dealt to groups of equal size. Of an int8 cache, queries and weights are
+ * rounded to 15 and 16 bits, which is nothing beside the cache's 8, and multiplied and added as integers:
+ * exact sums in any order. */
 struct work {
     const struct attn_tile *t;
-    int groups, size; /* groups, rows of one (the last may have less) */
-    float *q;         /* [groups][head_dim][GROUP] queries, scaled */
-    float *s;         /* [ATTN_TILE][ATTN_STEP] scores, then weights */
-    float *keep;      /* [ATTN_TILE] factor of the sums so far */
+    int groups, size;       /* groups, rows of one (the last may have less) */
+    float *q;               /* [groups][words of head_dim][GROUP] queries, scaled */
+    float *s;               /* [ATTN_TILE][ATTN_STEP] scores, then weights, then their words */
+    float *keep;            /* [ATTN_TILE] factor of the sums so far */
+    float *qscale, *wscale; /* [ATTN_TILE] of int8: scales of queries and of weights */
     size_t record;
 };
-/* Keys of one step: tiles of 8 tokens. */
-struct keys {
-    const unsigned char *k[TILES], *v[TILES];
-    const unsigned char *next[TILES]; /* keys of the next step */
-    size_t half;                      /* from a tile's keys to its values */
-    int lo, hi;                       /* keys that the rows at hand can see, in [0, ATTN_STEP) */
-    bool fetch; /* reading keys fetches their values, and reading those the next step's keys */
-};
-
-enum { LINE = 64 };
-INLINE void fetch(const unsigned char *p) { __builtin_prefetch(p, 0, 2); }
-
-/* s[r][key] = q[r] . k[key] for nv vectors of keys, each sum in ascending order of dimensions */
-INLINE void score_keys(enum dtype type, int rows, int nv, const float *q, const unsigned char *const *k,
-                       int dim, size_t ahead, float *s)
-{
-    vf c[GROUP][8];
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < nv; v++) c[r][v] = vf_set(0);
-    size_t size = KV_TILE * (type == DT_F32 ? 4 : 2), end = size * (size_t)dim;
-    for (size_t line = 0; line < end; line += LINE) {
-        if (ahead) UNROLL for (int v = 0; v < nv * (LANES / KV_TILE); v++) fetch(k[v] + ahead + line);
-        UNROLL for (size_t at = line; at < line + LINE; at += size, q += GROUP)
-        {
-            vf x[8];
-            UNROLL for (int v = 0; v < nv; v++) x[v] = load_keys(type, k + v * (LANES / KV_TILE), at);
-            UNROLL for (int r = 0; r < rows; r++)
-            {
-                vf b = vf_bcast(q + r);
-                UNROLL for (int v = 0; v < nv; v++) c[r][v] = vf_fma(b, x[v], c[r][v]);
-            }
-        }
-    }
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < nv; v++)
-        vf_store(s + r * ATTN_STEP + v * LANES, c[r][v]);
-}
-
-/* acc[r] = acc[r] * keep[r] + sum over keys of w[r][key] * v[key], in ascending order, for nv vectors of
- * dimensions from `dim` on */
-INLINE void add_values(enum dtype type, int rows, int nv, const float *w, const float *keep,
-                       const struct keys *keys, int head_dim, int dim, float *acc, size_t record)
-{
-    vf c[GROUP][8];
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < nv; v++) c[r][v] =
-        vf_mul(vf_load(acc + (size_t)r * record + v * LANES), vf_bcast(keep + r));
-    size_t elem = type == DT_F32 ? 4 : 2;
-    for (int t = keys->lo; t < keys->hi;) {
-        int end = (t / KV_TILE + 1) * KV_TILE;
-        const unsigned char *p = keys->v[t / KV_TILE] + ((size_t)(t % KV_TILE) * head_dim + dim) * elem;
-        ptrdiff_t ahead = keys->next[t / KV_TILE] - keys->v[t / KV_TILE];
-        for (end = end < keys->hi ? end : keys->hi; t < end; t++, p += head_dim * elem) {
-            if (keys->fetch) UNROLL for (size_t i = 0; i < nv * LANES * elem; i += LINE) fetch(p + ahead + i);
-            vf x[8];
-            UNROLL for (int v = 0; v < nv; v++) x[v] = load_values(type, p + v * LANES * elem);
-            UNROLL for (int r = 0; r < rows; r++)
-            {
-                vf b = vf_bcast(w + r * ATTN_STEP + t);
-                UNROLL for (int v = 0; v < nv; v++) c[r][v] = vf_fma(b, x[v], c[r][v]);
-            }
-        }
-    }
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < nv; v++)
-        vf_store(acc + (size_t)r * record + v * LANES, c[r][v]);
-}
-
-/* Vectors at once for so many rows: enough independent sums to hide the latency of an addition. */
-#define WIDE(rows)     (LANES == 16 ? ((rows) <= 1 ? 8 : 4) : (rows) == 1 ? 8 : (rows) <= 3 ? 4 : 2)
-#define KEY_VECS(rows) (WIDE(rows) < ATTN_STEP / LANES ? WIDE(rows) : ATTN_STEP / LANES)
-
-/* One function for each type and number of rows, so that each has its own registers. */
-#define KERNELS(type, rows)                                                                                  \
-    static __attribute__((noinline)) void score_##type##_##rows(const float *q, const struct keys *keys,     \
-                                                                int dim, float *s)                           \
-    {                                                                                                        \
-        int step = KEY_VECS(rows) * LANES;                                                                   \
-        for (int i = keys->lo / step * step; i < keys->hi; i += step)                                        \
-            score_keys(DT_##type, rows, KEY_VECS(rows), q, keys->k + i / KV_TILE, dim,                       \
-                       keys->fetch ? keys->half : 0, s + i);                                                 \
-    }                                                                                                        \
-    static __attribute__((noinline)) void values_##type##_##rows(                                            \
-        const float *w, const float *keep, const struct keys *keys, int dim, float *acc, size_t record)      \
-    {                                                                                                        \
-        int i = 0;                                                                                           \
-        for (; i + WIDE(rows) * LANES <= dim; i += WIDE(rows) * LANES)                                       \
-            add_values(DT_##type, rows, WIDE(rows), w, keep, keys, dim, i, acc + i, record);                 \
-        for (; i + 2 * LANES <= dim; i += 2 * LANES)                                                         \
-            add_values(DT_##type, rows, 2, w, keep, keys, dim, i, acc + i, record);                          \
-        for (; i < dim; i += LANES) add_values(DT_##type, rows, 1, w, keep, keys, dim, i, acc + i, record);  \
-    }
-#define ALL_ROWS(X, type) X(type, 1) X(type, 2) X(type, 3) X(type, 4) X(type, 5) X(type, 6)
-ALL_ROWS(KERNELS, F32)
-ALL_ROWS(KERNELS, F16)
-ALL_ROWS(KERNELS, BF16)
-
-#define KERNEL_CASE(type, rows) {score_##type##_##rows, values_##type##_##rows},
-static const struct kernel {
-    void (*score)(const float *q, const struct keys *keys, int dim, float *s);
-    void (*values)(const float *w, const float *keep, const struct keys *keys, int dim, float *acc,
-                   size_t record);
-} kernels[3][GROUP] = {
-    [DT_F32] = {ALL_ROWS(KERNEL_CASE, F32)},
-    [DT_F16] = {ALL_ROWS(KERNEL_CASE, F16)},
-    [DT_BF16] = {ALL_ROWS(KERNEL_CASE, BF16)},
-};
+enum { QUERY_MAX = 16383, WEIGHT_MAX = 32767 }; /* sums of KV_MAX_HEAD or ATTN_STEP products fit 32 bits */
 
 /* One row's scores into weights 2^(s - max); [lo, hi) are the keys that it sees, of keys [from, to) that are
  * read. */
@@ -169,29 +65,39 @@ static const unsigned char *find_tile(const struct attn_tile *t, int pos)
 {
     const struct kv_store *kv = t->a->kv;
     int bs = kv->g.block_size;
-    return kv_unit(kv, t->it->table[pos / bs], t->a->slot, t->kv_head) +
-           (size_t)(pos % bs) * t->a->head_dim * kv->elem;
+    return kv_tile(kv, t->it->table[pos / bs], t->a->slot, t->kv_head, pos % bs);
 }
 
 /* Keys [at + lo, at + hi). Only blocks with a visible key are looked up: others may not exist. Tiles without
  * one stand for any other, their scores are masked and their values not read. */
 static void find_keys(const struct attn_tile *t, int at, int lo, int hi, struct keys *keys)
 {
-    int first = lo / KV_TILE, last = (hi - 1) / KV_TILE, unused, end;
-    keys->half = t->a->kv->half;
-    row_keys(t, t->rows - 1, &unused, &end);
+    int first = lo / KV_TILE, last = (hi - 1) / KV_TILE;
     for (int i = first; i <= last; i++) {
-        int pos = at + i * KV_TILE;
-        keys->k[i] = find_tile(t, pos);
-        keys->v[i] = keys->k[i] + keys->half;
-        keys->next[i] = pos + ATTN_STEP < end ? find_tile(t, pos + ATTN_STEP) : keys->k[i];
+        keys->k[i] = find_tile(t, at + i * KV_TILE);
+        keys->v[i] = keys->k[i] + t->a->kv->half;
     }
     for (int i = 0; i < TILES; i++)
         if (i < first || i > last) keys->k[i] = keys->k[first];
 }
 
-/* Rows [r, r + n) of the tile: what they see of the step. False if nothing. The tile's first rows fetch
- * ahead. */
+/* Values of keys [at + lo, at + hi), then the keys of the step after. */
+static void find_ahead(const struct attn_tile *t, int at, int lo, int hi, struct ahead *a)
+{
+    const struct kv_store *kv = t->a->kv;
+    int unused, end, size = kv->g.block_size < ATTN_STEP ? kv->g.block_size : ATTN_STEP;
+    row_keys(t, t->rows - 1, &unused, &end);
+    end = end < at + 2 * ATTN_STEP ? end : at + 2 * ATTN_STEP;
+    a->bytes = (size_t)size * kv->row;
+    a->n = 0;
+    for (int pos = at + lo / size * size; pos < at + hi; pos += size)
+        a->piece[a->n++] = find_tile(t, pos) + kv->half;
+    for (int pos = at + ATTN_STEP; pos < end; pos += size) a->piece[a->n++] = find_tile(t, pos);
+    a->i = -1;
+    next_piece(a);
+}
+
+/* Rows [r, r + n) of the tile: what they see of the step. False if nothing. */
 static bool rows_keys(const struct attn_tile *t, int at, int r, int n, struct keys *keys)
 {
     int first, end, unused;
@@ -199,7 +105,6 @@ static bool rows_keys(const struct attn_tile *t, int at, int r, int n, struct ke
     row_keys(t, r + n - 1, &unused, &end);
     keys->lo = clamp(first - at, 0, ATTN_STEP);
     keys->hi = clamp(end - at, 0, ATTN_STEP);
-    keys->fetch = r == 0;
     return keys->lo < keys->hi;
 }
 
@@ -214,6 +119,23 @@ static void soften_rows(const struct work *w, int at, int r0, int n, const struc
     }
 }
 
+/* Weights of int8 values into words: times the values' scales, then codes in pairs. Beyond the keys, where
+ * weights are 0, scales are what the memory's last user left. */
+static void weight_words(const struct work *w, int r0, int n, const struct keys *keys)
+{
+    int from = keys->lo / LANES * LANES, to = (keys->hi + LANES - 1) / LANES * LANES;
+    float scale[ATTN_STEP];
+    for (int i = keys->lo / KV_TILE; i <= (keys->hi - 1) / KV_TILE; i++)
+        memcpy(scale + i * KV_TILE, keys->v[i], KV_TILE * sizeof *scale);
+    for (int i = from; i < keys->lo; i++) scale[i] = 0;
+    for (int i = keys->hi; i < to; i++) scale[i] = 0;
+    for (int r = r0; r < r0 + n; r++) {
+        float *s = w->s + r * ATTN_STEP;
+        for (int i = from; i < to; i += LANES) vf_store(s + i, vf_mul(vf_load(s + i), vf_load(scale + i)));
+        w->wscale[r] = quantise(s + from, to - from, WEIGHT_MAX, (int16_t *)(void *)s + from);
+    }
+}
+
 /* Keys [at, at + ATTN_STEP), of which the tile sees [lo, hi), into the records: all scores first, then all
  * values. */
 static void step(const struct work *w, int at, int lo, int hi, float *rec)
@@ -221,19 +143,24 @@ static void step(const struct work *w, int at, int lo, int hi, float *rec)
     const struct attn_tile *t = w->t;
     const struct kernel *kernel = kernels[t->a->kv->g.type];
     int dim = t->a->head_dim;
+    struct ahead ahead;
     struct keys keys;
+    find_ahead(t, at, lo, hi, &ahead);
     find_keys(t, at, lo, hi, &keys);
     for (int g = 0, r = 0; g < w->groups; g++, r += w->size) {
         int n = t->rows - r < w->size ? t->rows - r : w->size;
         if (!rows_keys(t, at, r, n, &keys)) continue;
-        kernel[n - 1].score(w->q + (size_t)g * dim * GROUP, &keys, dim, w->s + r * ATTN_STEP);
+        keys.ahead = r == 0 ? &ahead : NULL;
+        kernel[n - 1].score(w->q + (size_t)g * dim * GROUP, w->qscale + r, &keys, dim, w->s + r * ATTN_STEP);
         soften_rows(w, at, r, n, &keys, rec);
+        if (t->a->kv->g.type == DT_I8) weight_words(w, r, n, &keys);
     }
     for (int g = 0, r = 0; g < w->groups; g++, r += w->size) {
         int n = t->rows - r < w->size ? t->rows - r : w->size;
         if (!rows_keys(t, at, r, n, &keys)) continue;
-        kernel[n - 1].values(w->s + r * ATTN_STEP, w->keep + r, &keys, dim, rec + (size_t)r * w->record,
-                             w->record);
+        keys.ahead = r == 0 ? &ahead : NULL;
+        kernel[n - 1].values(w->s + r * ATTN_STEP, w->wscale + r, w->keep + r, &keys, dim,
+                             rec + (size_t)r * w->record, w->record);
     }
 }
 
@@ -265,13 +192,21 @@ static struct work prepare(const struct attn_tile *t, float *scratch)
     w.size = (t->rows + w.groups - 1) / w.groups;
     w.s = scratch;
     w.keep = w.s + ATTN_TILE * ATTN_STEP;
-    w.q = w.keep + ATTN_TILE;
+    w.qscale = w.keep + ATTN_TILE;
+    w.wscale = w.qscale + ATTN_TILE;
+    w.q = w.wscale + ATTN_TILE;
     float scale = a->cap > 0 ? a->scale / a->cap : a->scale * 0x1.715476p+0f;
     for (int r = 0; r < t->rows; r++) {
         int token = t->it->row + (t->row + r) / group, head = t->kv_head * group + (t->row + r) % group;
         const float *q = a->q + (size_t)token * a->q_stride + (size_t)head * dim;
         float *to = w.q + (size_t)(r / w.size) * dim * GROUP + r % w.size;
-        for (int d = 0; d < dim; d++) to[(size_t)d * GROUP] = q[d] * scale;
+        if (a->kv->g.type == DT_I8) {
+            int16_t code[KV_MAX_HEAD + LANES];
+            w.qscale[r] = quantise(q, dim, QUERY_MAX, code) * scale;
+            for (int d = 0; d < dim; d += 2) memcpy(to + (size_t)d / 2 * GROUP, code + d, sizeof *to);
+        } else {
+            for (int d = 0; d < dim; d++) to[(size_t)d * GROUP] = q[d] * scale;
+        }
     }
     return w;
 }

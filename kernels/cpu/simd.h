@@ -6,7 +6,9 @@
 #else
 #include "vec_avx2.h"
 #endif
+#include <float.h>
 #include "dtype.h"
+#include "half.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
@@ -49,8 +51,14 @@ INLINE float vf_hmax(vf v)
 #define load_2_f32(p, q)                                                                                     \
     _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps((const float *)(const void *)(p))),            \
                        _mm256_loadu_ps((const float *)(const void *)(q)), 1)
-#define to_half(v)       _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-#define store_half(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), to_half(v))
+#define load_pairs(p) /* 16 pairs of int8 as int16, in floats' places */                                     \
+    _mm512_castsi512_ps(_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(p))))
+#define vi_cast(v)        _mm512_castps_si512(v)
+#define vi_max32(a, b)    _mm512_max_epi32(a, b)
+#define vi_round(v)       _mm512_cvtps_epi32(v)
+#define store_short(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), _mm512_cvtepi32_epi16(v))
+#define to_half(v)        _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define store_half(p, v)  _mm256_storeu_si256((__m256i *)(void *)(p), to_half(v))
 #else
 #define vf_add(a, b)  _mm256_add_ps(a, b)
 #define vf_sub(a, b)  _mm256_sub_ps(a, b)
@@ -82,28 +90,73 @@ INLINE float vf_hmax(vf v)
     b = _mm_max_ps(b, _mm_movehl_ps(b, b));
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
+#define load_pairs(p) /* 8 pairs of int8 as int16, in floats' places */                                      \
+    _mm256_castsi256_ps(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(p))))
+#define vi_cast(v)     _mm256_castps_si256(v)
+#define vi_max32(a, b) _mm256_max_epi32(a, b)
+#define vi_round(v)    _mm256_cvtps_epi32(v)
+#define store_short(p, v)                                                                                    \
+    _mm_storeu_si128((__m128i *)(void *)(p),                                                                 \
+                     _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)))
 #define store_half(p, v)                                                                                     \
     _mm_storeu_si128((__m128i *)(void *)(p),                                                                 \
                      _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
 #endif
 
-/* Lanes keys at byte offset `at` of KV tiles of 8 keys. */
+/* Of the cache. A word of 32 bits is what one lane takes in a step: a value, or a pair of int8. */
+#define PAIR(type)       ((type) == DT_I8 ? 2 : 1)  /* values in a word */
+#define WORD_BYTES(type) ((type) == DT_F32 ? 4 : 2) /* of a word in memory */
+
+/* Words of LANES keys at byte offset `at` of KV tiles of 8 keys. */
 INLINE vf load_keys(enum dtype t, const unsigned char *const *tile, size_t at)
 {
 #if LANES == 16
     if (t == DT_F32) return load_2_f32(tile[0] + at, tile[1] + at);
     __m256i u = load_2(tile[0] + at, tile[1] + at);
-    return t == DT_F16 ? _mm512_cvtph_ps(u)
-                       : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(u), 16));
+    return t == DT_F16  ? _mm512_cvtph_ps(u)
+           : t == DT_I8 ? vf_cast(_mm512_cvtepi8_epi16(u))
+                        : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(u), 16));
 #else
     if (t == DT_F32) return vf_load((const float *)(const void *)(tile[0] + at));
-    return t == DT_F16 ? vf_half(tile[0] + at) : vf_from_bf16(tile[0] + at);
+    return t == DT_F16  ? vf_half(tile[0] + at)
+           : t == DT_I8 ? load_pairs(tile[0] + at)
+                        : vf_from_bf16(tile[0] + at);
 #endif
 }
+/* Words of LANES dimensions. */
 INLINE vf load_values(enum dtype t, const unsigned char *p)
 {
     if (t == DT_F32) return vf_load((const float *)(const void *)p);
-    return t == DT_F16 ? vf_half(p) : vf_from_bf16(p);
+    return t == DT_F16 ? vf_half(p) : t == DT_I8 ? load_pairs(p) : vf_from_bf16(p);
+}
+/* c + a * b: floats, or int32 sums of pairs of int16. */
+INLINE vf vf_dot(enum dtype t, vf a, vf b, vf c)
+{
+    if (t != DT_I8) return vf_fma(a, b, c);
+    vi sum = vi_add32(vi_cast(c), vi_madd16(vi_cast(a), vi_cast(b)));
+    vi_keep(sum);
+    return vf_cast(sum);
+}
+
+/* Codes in [-top, top] of n floats, n divisible by 8; returns their scale. q has room for whole vectors. The
+ * maximum is taken of bit patterns, where a NaN is above all: it becomes the scale. */
+INLINE float quantise(const float *x, int n, float top, int16_t *q)
+{
+    vi most = vi_zero();
+    for (int i = 0; i < n; i += LANES) {
+        vf v = i + LANES <= n ? vf_load(x + i) : vf_load_n(x + i, n - i);
+        most = vi_max32(most, vi_cast(vf_abs(v)));
+    }
+    uint32_t lane[LANES], bits = 0;
+    vf_store((float *)(void *)lane, vf_cast(most));
+    for (int i = 0; i < LANES; i++) bits = lane[i] > bits ? lane[i] : bits;
+    float max = bits == 0x7f800000 ? FLT_MAX : f32_from_bits(bits), inv = max >= 0x1p-100f ? top / max : 0;
+    for (int i = 0; i < n; i += LANES) {
+        vf v = i + LANES <= n ? vf_load(x + i) : vf_load_n(x + i, n - i);
+        v = vf_min(vf_max(vf_mul(v, vf_set(inv)), vf_set(-top)), vf_set(top));
+        store_short(q + i, vi_round(v));
+    }
+    return max / top;
 }
 
 /* 2^x for x <= 127, to 2 ulp; exactly 1 at 0; 0 below -126.5. 2^x = 2^n (1 + r P(r)) with n = round(x): P is

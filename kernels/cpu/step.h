@@ -19,10 +19,10 @@ enum {
 /* State of a row: a record of floats, [dim rounded up to 16] sums of weighted values, then largest score, sum
  * of weights. Scores are in units of log 2. */
 static inline size_t attn_record(int head_dim) { return ((size_t)head_dim + 15) / 16 * 16 + 16; }
-/* Floats of scratch for attn_tile: queries, scores, two sets of records. */
+/* Floats of scratch for attn_tile: queries, scores, two sets of records, three factors. */
 static inline size_t attn_scratch(int head_dim)
 {
-    return ATTN_TILE * ((size_t)head_dim + ATTN_STEP + 2 * attn_record(head_dim)) + ATTN_TILE;
+    return ATTN_TILE * ((size_t)head_dim + ATTN_STEP + 2 * attn_record(head_dim) + 3);
 }
 
 struct attn_tile {

@@ -2,7 +2,6 @@
  * depends on nothing but their number. */
 #include <math.h>
 #include <string.h>
-#include "half.h"
 #include "kv_store.h"
 #include "rope.h"
 #include "simd.h"
@@ -82,22 +81,32 @@ static void convert(enum dtype t, const float *x, int n, void *to)
     }
 }
 
-/* One token's key and value of one head. */
-static void store(struct kv_store *kv, unsigned char *unit, int token, const float *k, const float *v)
+/* One token's key and value of one head into their tiles. */
+static void store(const struct kv_store *kv, unsigned char *key, unsigned char *value, int t, const float *k,
+                  const float *v)
 {
     int dim = kv->g.head_dim, kt = kv->kt;
-    size_t row = (size_t)dim * kv->elem;
     union {
         float f[KV_MAX_HEAD];
         uint16_t h[KV_MAX_HEAD];
     } x;
-    convert(kv->g.type, v, dim, unit + kv->half + (size_t)token * row);
+    convert(kv->g.type, v, dim, value + (size_t)t * kv->row);
     convert(kv->g.type, k, dim, &x);
-    unsigned char *to = unit + (size_t)(token / kt) * kt * row;
-    if (kv->elem == 4)
-        for (int d = 0; d < dim; d++) ((float *)(void *)to)[d * kt + token % kt] = x.f[d];
+    if (kv->g.type == DT_F32)
+        for (int d = 0; d < dim; d++) ((float *)(void *)key)[d * kt + t] = x.f[d];
     else
-        for (int d = 0; d < dim; d++) ((uint16_t *)(void *)to)[d * kt + token % kt] = x.h[d];
+        for (int d = 0; d < dim; d++) ((uint16_t *)(void *)key)[d * kt + t] = x.h[d];
+}
+
+static void store_int8(const struct kv_store *kv, unsigned char *key, unsigned char *value, int t,
+                       const float *k, const float *v)
+{
+    int dim = kv->g.head_dim;
+    int16_t code[KV_MAX_HEAD + LANES];
+    ((float *)(void *)key)[t] = quantise(k, dim, KV_CODE_MAX, code);
+    for (int d = 0; d < dim; d++) key[kv_key_at(d, t)] = (unsigned char)code[d];
+    ((float *)(void *)value)[t] = quantise(v, dim, KV_CODE_MAX, code);
+    for (int d = 0; d < dim; d++) value[kv_value_at(d, t, dim)] = (unsigned char)code[d];
 }
 
 static void prep_row(const struct qkv_args *a, int row, int block, int token)
@@ -110,8 +119,9 @@ static void prep_row(const struct qkv_args *a, int row, int block, int token)
     for (int h = 0; h < a->n_head; h++) rope_rotate(q + (size_t)h * d, a->rot, a->style, cs);
     for (int h = 0; h < a->n_kv_head; h++) {
         rope_rotate(k + (size_t)h * d, a->rot, a->style, cs);
-        store(a->kv, (unsigned char *)kv_unit(a->kv, block, a->slot, h), token, k + (size_t)h * d,
-              v + (size_t)h * d);
+        unsigned char *tile = kv_tile(a->kv, block, a->slot, h, token);
+        (a->kv->g.type == DT_I8 ? store_int8 : store)(a->kv, tile, tile + a->kv->half, token % a->kv->kt,
+                                                      k + (size_t)h * d, v + (size_t)h * d);
     }
 }
 

@@ -1,8 +1,8 @@
 /* Memory of packed matrices, and the ops around it. */
 #include "weight.h"
 #include <stdlib.h>
-#include <sys/mman.h>
 #include "cpu.h"
+#include "hugemem.h"
 
 #define X(t, b, g, m, s) [DT_##t] = {b, g, m, s, HEAD_BYTES(m, s), UNIT_BYTES(b, g, m, s)},
 static const struct panel_form forms[DT_COUNT] = {PANEL_FORMS(X)};
@@ -13,7 +13,6 @@ const struct panel_form *panel_form(enum dtype t) { return &forms[t]; }
 /* A slab is one mapping in huge pages that many matrices share, so that small ones do not each round up to 2
  * MiB. It is unmapped with its last matrix, never reused, so that padding can rely on fresh zeros. */
 #define SLAB_BYTES ((size_t)64 << 20)
-#define HUGE_BYTES ((size_t)2 << 20)
 struct slab {
     size_t size, used;
     int live; /* matrices, plus one while the back end is filling it */
@@ -22,21 +21,15 @@ struct slab {
 static struct slab *slab_map(size_t size)
 {
     size = (size + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES;
-    /* Mapped with 2 MiB to spare and trimmed, so that the slab begins at a multiple of 2 MiB. */
-    uint8_t *p = mmap(NULL, size + HUGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) return NULL;
-    size_t skip = (HUGE_BYTES - (uintptr_t)p % HUGE_BYTES) % HUGE_BYTES;
-    if (skip) munmap(p, skip);
-    munmap(p + skip + size, HUGE_BYTES - skip);
-    madvise(p + skip, size, MADV_HUGEPAGE);
-    struct slab *s = (struct slab *)(void *)(p + skip);
+    struct slab *s = hugemem_map(size);
+    if (!s) return NULL;
     *s = (struct slab){.size = size, .used = 64, .live = 1};
     return s;
 }
 
 static void slab_drop(struct slab *s)
 {
-    if (s && --s->live == 0) munmap(s, s->size);
+    if (s && --s->live == 0) hugemem_unmap(s, s->size);
 }
 
 static uint8_t *slab_take(struct cpu_backend *be, size_t n, struct slab **out)

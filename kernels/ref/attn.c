@@ -10,13 +10,26 @@ static float load(enum dtype t, const unsigned char *p, size_t i)
     return t == DT_F16 ? half_to_f32(u) : bf16_to_f32(u);
 }
 
-static double score(const struct attn_args *a, const float *q, const unsigned char *unit, int token)
+/* Dimension d of the t-th key or value of a tile. Codes times their scale are exact in double. */
+static double key(const struct kv_store *kv, const unsigned char *tile, int t, int d)
 {
-    const struct kv_store *kv = a->kv;
-    size_t tile = (size_t)(token / kv->kt) * a->head_dim * kv->kt + token % kv->kt;
+    if (kv->g.type == DT_I8)
+        return (double)((const float *)(const void *)tile)[t] * (int8_t)tile[kv_key_at(d, t)];
+    return load(kv->g.type, tile, (size_t)d * kv->kt + t);
+}
+
+static double value(const struct kv_store *kv, const unsigned char *tile, int t, int d)
+{
+    if (kv->g.type == DT_I8)
+        return (double)((const float *)(const void *)tile)[t] *
+               (int8_t)tile[kv_value_at(d, t, kv->g.head_dim)];
+    return load(kv->g.type, tile, (size_t)t * kv->g.head_dim + d);
+}
+
+static double score(const struct attn_args *a, const float *q, const unsigned char *tile, int t)
+{
     double s = 0;
-    for (int d = 0; d < a->head_dim; d++)
-        s += (double)q[d] * load(kv->g.type, unit, tile + (size_t)d * kv->kt);
+    for (int d = 0; d < a->head_dim; d++) s += q[d] * key(a->kv, tile, t, d);
     s *= (double)a->scale;
     return a->cap > 0 ? a->cap * tanh(s / a->cap) : s;
 }
@@ -31,11 +44,11 @@ void ref_attn_head(const struct attn_args *a, const struct attn_item *it, int i,
     float *out = a->out + (size_t)(it->row + i) * a->out_stride + (size_t)head * dim;
     double acc[KV_MAX_HEAD] = {0}, max = -INFINITY, sum = 0;
     for (int t = first; t <= pos; t++) {
-        const unsigned char *unit =
-            kv_unit(kv, it->table[t / bs], a->slot, head / (a->n_head / a->n_kv_head));
-        double s = score(a, q, unit, t % bs), m = s > max ? s : max, keep = exp(max - m), p = exp(s - m);
-        for (int d = 0; d < dim; d++)
-            acc[d] = acc[d] * keep + p * load(kv->g.type, unit + kv->half, (size_t)(t % bs) * dim + d);
+        const unsigned char *tile =
+            kv_tile(kv, it->table[t / bs], a->slot, head / (a->n_head / a->n_kv_head), t % bs);
+        int at = t % kv->kt;
+        double s = score(a, q, tile, at), m = s > max ? s : max, keep = exp(max - m), p = exp(s - m);
+        for (int d = 0; d < dim; d++) acc[d] = acc[d] * keep + p * value(kv, tile + kv->half, at, d);
         sum = sum * keep + p;
         max = m;
     }

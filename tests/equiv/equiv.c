@@ -31,13 +31,14 @@ void machine_close(struct machine *m)
     pool_close(m->pool);
 }
 
-struct engine_config equiv_config(void)
+struct engine_config equiv_config(enum dtype kv_type)
 {
     struct engine_config c;
     engine_config_init(&c);
     c.max_model_len = MAX_CTX;
     c.max_num_seqs = 16;
     c.n_block = 1024;
+    c.kv_type = kv_type;
     c.prefix_cache = false;
     return c;
 }

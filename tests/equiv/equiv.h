@@ -29,7 +29,7 @@ struct results {
     uint64_t preemptions;
     float prompt_logprob[N_REQ][MAX_CTX]; /* of the prompt's tokens, where asked for */
 };
-struct engine_config equiv_config(void);
+struct engine_config equiv_config(enum dtype kv_type);
 /* Runs the requests `rounds` times in one engine; the results are the last round's. Checks every invariant
  * after. */
 void run_requests(struct machine *m, const struct engine_config *c, enum load load, int preempt, int rounds,

@@ -10,6 +10,12 @@
 int rig_open(struct rig *g, const char *path, struct backend *be, const struct model_options *o, int n_seq,
              int max_tokens, struct err *e)
 {
+    return rig_open_kv(g, path, be, o, DT_F32, n_seq, max_tokens, e);
+}
+
+int rig_open_kv(struct rig *g, const char *path, struct backend *be, const struct model_options *o,
+                enum dtype kv_type, int n_seq, int max_tokens, struct err *e)
+{
     struct kv_layout layout;
     memset(g, 0, sizeof *g);
     if (model_load(path, be, o, &g->m, e) || arch_kv_layout(&g->m->arch, &layout, e)) return e->code;
@@ -21,7 +27,7 @@ int rig_open(struct rig *g, const char *path, struct backend *be, const struct m
                               .max_batch_tokens = max_tokens,
                               .max_seqs = n_seq,
                               .max_ctx = max_tokens,
-                              .kv_type = DT_F32};
+                              .kv_type = kv_type};
     for (int s = 0; s < n_seq; s++) {
         g->seq[s].tok = calloc((size_t)max_tokens, sizeof(int32_t));
         if (!g->seq[s].tok) return err_set(e, ERR_NOMEM, "out of memory");

@@ -144,6 +144,7 @@ static const struct {
     {"llama3", "architectures", "\"LlamaForCausalLM\"", "architectures"},
     {"llama3", "architectures", NULL, "architectures"},
     {"llama3", "architectures", "[7]", "architectures"},
+    {"gemma3", "text_config", "7", "text_config"},
     {"llama3", "hidden_size", NULL, "hidden_size: is missing"},
     {"llama3", "hidden_size", "0", "hidden_size"},
     {"llama3", "hidden_size", "-64", "hidden_size"},

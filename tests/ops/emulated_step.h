@@ -8,6 +8,8 @@
 #undef _mm512_mask_storeu_ps
 #undef _mm512_cvtps_ph
 #undef _mm512_cvtepu16_epi32
+#undef _mm512_cvtps_epi32
+#undef _mm512_cvtepi32_epi16
 #define _mm512_maskz_loadu_ps        emulated_load_n
 #define _mm512_mask_storeu_ps        emulated_store_n
 #define _mm512_cvtepu16_epi32        emulated_cvtepu16
@@ -44,3 +46,19 @@ static inline simde__m512i emulated_cvtepu16(__m256i v)
     x.m256i[1] = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(v, 1));
     return simde__m512i_from_private(x);
 }
+static inline simde__m512i emulated_round(simde__m512 v)
+{
+    simde__m512_private x = simde__m512_to_private(v);
+    simde__m512i_private i;
+    for (int k = 0; k < 2; k++) i.m256i[k] = _mm256_cvtps_epi32(x.m256[k]);
+    return simde__m512i_from_private(i);
+}
+static inline __m256i emulated_narrow(simde__m512i v)
+{
+    simde__m512i_private x = simde__m512i_to_private(v);
+    int16_t low[16];
+    for (int i = 0; i < 16; i++) low[i] = (int16_t)x.i32[i];
+    return _mm256_loadu_si256((const __m256i *)(const void *)low);
+}
+#define _mm512_cvtps_epi32    emulated_round
+#define _mm512_cvtepi32_epi16 emulated_narrow

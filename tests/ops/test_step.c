@@ -105,7 +105,7 @@ struct prep {
     int dim, rot, block;
     enum dtype type;
     enum rope_style style;
-    bool norm;
+    bool norm, wild;       /* wild: values that no float is too strange for */
     float *q, *k, *v, *cs; /* [N][...] */
     struct kv_store *kv;
 };
@@ -125,6 +125,17 @@ static void prep_run(struct backend *be, struct prep *p, int chunk)
     fill(p->cs = floats((size_t)N * p->rot), (size_t)N * p->rot);
     fill(w, (size_t)2 * p->dim);
     p->v[3] = 1e38f, p->v[4] = -70000, p->k[5] = 1e-7f; /* f16: saturated, subnormal */
+    if (p->wild) {
+        size_t head = (size_t)p->dim;
+        p->v[9 * head + 1] = INFINITY;
+        p->v[10 * head + 2] = NAN;
+        for (size_t i = 0; i < head; i++) {
+            p->v[11 * head + i] = 0;
+            p->v[12 * head + i] *= 1e-38f;
+            p->v[13 * head + i] = (float)((int)i % 255 - 127) / 2; /* of absmax 63.5: ties */
+        }
+        p->v[14 * head] = -INFINITY;
+    }
     ck_assert_int_eq(be->ops->kv_alloc(be, &g, &p->kv, &e), 0);
     for (int i = 0; i < 128; i++) table[i / 64][i % 64] = 127 - i;
     for (int s = 0, row = 0; s < 2; row += len[s++])
@@ -180,6 +191,10 @@ START_TEST(qkv_prep_is_right_and_invariant)
         {.dim = 128, .rot = 0, .block = 32, .type = DT_F16},
         {.dim = 128, .rot = 128, .block = 64, .type = DT_BF16, .norm = true},
         {.dim = 36, .rot = 36, .block = 2, .type = DT_F32, .style = ROPE_PAIRS, .norm = true},
+        {.dim = 64, .rot = 64, .block = 16, .type = DT_I8, .wild = true},
+        {.dim = 72, .rot = 36, .block = 8, .type = DT_I8},
+        {.dim = 1024, .rot = 0, .block = 64, .type = DT_I8},
+        {.dim = 128, .rot = 128, .block = 32, .type = DT_I8, .norm = true},
     };
     struct device d1, d2;
     int level = _i;
@@ -203,6 +218,31 @@ START_TEST(qkv_prep_is_right_and_invariant)
     }
     device_close(&d1);
     device_close(&d2);
+}
+END_TEST
+
+/* The reference's codes are what the layout says: absmax becomes 127, others round to the nearest, ties to
+ * even. */
+START_TEST(int8_values_are_rounded)
+{
+    enum { DIM = 16 };
+    static const float in[DIM] = {-254, 254, 1, 3, 5, -1, -3, 0.99f, 0, 1.01f, 100, -100, 2, 251, 253, 7};
+    static const int8_t code[DIM] = {-127, 127, 0, 2, 2, 0, -2, 0, 0, 1, 50, -50, 1, 126, 126, 4};
+    struct kv_geom g = {2, 16, 1, 1, DIM, DT_I8};
+    struct kv_store *kv;
+    struct err e;
+    ck_assert_int_eq(kv_store_alloc(&g, &kv, &e), 0);
+    kv_store_k(kv, 1, 0, 0, 10, in);
+    kv_store_v(kv, 1, 0, 0, 13, in);
+    const unsigned char *key = kv_tile(kv, 1, 0, 0, 10), *value = kv_tile(kv, 1, 0, 0, 13) + kv->half;
+    ck_assert_float_eq(((const float *)(const void *)key)[10 % 8], 2);
+    ck_assert_float_eq(((const float *)(const void *)value)[13 % 8], 2);
+    for (int d = 0; d < DIM; d++) {
+        ck_assert_int_eq((int8_t)key[kv_key_at(d, 10 % 8)], code[d]);
+        ck_assert_int_eq((int8_t)value[kv_value_at(d, 13 % 8, DIM)], code[d]);
+    }
+    ck_assert_uint_eq(kv_block_bytes(&g), 2 * 16 * (DIM + 4));
+    kv_store_free(kv);
 }
 END_TEST
 
@@ -257,6 +297,7 @@ int main(void)
     tcase_add_loop_test(t, rope_angles_are_the_reference, 0, LEVEL_EMULATED + 1);
     tcase_add_loop_test(t, qkv_prep_is_right_and_invariant, 0, LEVEL_EMULATED + 1);
     tcase_add_loop_test(t, scale_cap_is_right_and_invariant, 0, LEVEL_EMULATED + 1);
+    tcase_add_test(t, int8_values_are_rounded);
     tcase_add_test(t, levels_have_names);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

@@ -1,9 +1,12 @@
 /* The worker pool: every thread runs each job once, whether the workers spin or sleep. */
 #include <check.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include "clock.h"
+#include "cpus.h"
 #include "pool.h"
 
 static void count(void *arg, int i, int n)
@@ -54,6 +57,52 @@ START_TEST(refuses_bad_sizes)
 }
 END_TEST
 
+static void put(const char *folder, const char *file, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    FILE *f = fopen(path, "w");
+    ck_assert_ptr_nonnull(f);
+    fputs(text, f);
+    ck_assert_int_eq(fclose(f), 0);
+}
+
+/* A tree of cgroups as the kernel shows it: the least quota on the way to the root counts. */
+START_TEST(quotas_bind_what_is_below_them)
+{
+    char root[] = "/tmp/inferd-cgroup-XXXXXX", sub[64], leaf[64], self[64], v1[64];
+    ck_assert_ptr_nonnull(mkdtemp(root));
+    snprintf(sub, sizeof sub, "%s/a", root);
+    snprintf(leaf, sizeof leaf, "%s/a/b", root);
+    snprintf(v1, sizeof v1, "%s/cpu", root);
+    snprintf(self, sizeof self, "%s/self", root);
+    ck_assert(!mkdir(sub, 0700) && !mkdir(leaf, 0700) && !mkdir(v1, 0700));
+    ck_assert_int_gt(cpus_quota(root, self), 1000); /* no such file */
+    put(root, "self", "1:name=systemd:/x\n0::/a/b\n");
+    ck_assert_int_gt(cpus_quota(root, self), 1000);
+    put(leaf, "cpu.max", "max 100000\n");
+    ck_assert_int_gt(cpus_quota(root, self), 1000);
+    put(sub, "cpu.max", "250000 100000\n");
+    ck_assert_int_eq(cpus_quota(root, self), 3);
+    put(leaf, "cpu.max", "50000 100000\n");
+    ck_assert_int_eq(cpus_quota(root, self), 1);
+    put(leaf, "cpu.max", "nonsense");
+    ck_assert_int_eq(cpus_quota(root, self), 3);
+    put(root, "self", "0::/not/visible/here\n");
+    put(root, "cpu.max", "400000 100000\n"); /* a container sees its own cgroup as the root */
+    ck_assert_int_eq(cpus_quota(root, self), 4);
+    put(root, "self", "4:cpu,cpuacct:/docker/abc\n");
+    put(v1, "cpu.cfs_quota_us", "-1\n");
+    put(v1, "cpu.cfs_period_us", "100000\n");
+    ck_assert_int_eq(cpus_quota(root, self), 4);
+    put(v1, "cpu.cfs_quota_us", "150000\n");
+    ck_assert_int_eq(cpus_quota(root, self), 2);
+    char command[128];
+    snprintf(command, sizeof command, "rm -r %s", root);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("pool");
@@ -61,6 +110,7 @@ int main(void)
     tcase_add_loop_test(t, runs_every_thread_once, 1, 5);
     tcase_add_test(t, sleeps_when_idle);
     tcase_add_test(t, refuses_bad_sizes);
+    tcase_add_test(t, quotas_bind_what_is_below_them);
     tcase_set_timeout(t, 60);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

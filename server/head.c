@@ -10,17 +10,37 @@ static bool is_token(unsigned char c)
            (c && strchr("!#$%&'*+-.^_`|~", c));
 }
 
-/* "GET /path HTTP/1.1" */
-static int parse_request_line(const char *s, size_t n, struct head *out)
+static size_t token_length(const char *s, size_t n)
 {
     size_t i = 0;
     while (i < n && is_token((unsigned char)s[i])) i++;
+    return i;
+}
+
+static size_t target_length(const char *s, size_t n)
+{
+    size_t i = 0;
+    while (i < n && (unsigned char)s[i] > ' ' && (unsigned char)s[i] < 0x7f) i++;
+    return i;
+}
+
+static bool has_control(const char *s, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (((unsigned char)s[i] < ' ' && s[i] != '\t') || s[i] == 0x7f) return true;
+    return false;
+}
+
+/* "GET /path HTTP/1.1" */
+static int parse_request_line(const char *s, size_t n, struct head *out)
+{
+    size_t i = token_length(s, n);
     if (i == 0 || i > 32 || i == n || s[i] != ' ') return 400;
     out->method = s;
     out->n_method = i++;
     out->target = s + i;
-    while (i < n && (unsigned char)s[i] > ' ' && (unsigned char)s[i] < 0x7f) i++;
-    out->n_target = (size_t)(s + i - out->target);
+    out->n_target = target_length(s + i, n - i);
+    i += out->n_target;
     if (out->n_target == 0 || i == n || s[i] != ' ') return 400;
     if (out->n_target > TARGET_MAX) return 414;
     const char *v = s + i + 1;
@@ -37,8 +57,7 @@ static int parse_request_line(const char *s, size_t n, struct head *out)
  * allows. */
 static int parse_field(const char *s, size_t n, struct head_field *f)
 {
-    size_t i = 0;
-    while (i < n && is_token((unsigned char)s[i])) i++;
+    size_t i = token_length(s, n);
     if (i == 0 || i == n || s[i] != ':') return 400;
     f->name = s;
     f->n_name = i++;
@@ -46,11 +65,7 @@ static int parse_field(const char *s, size_t n, struct head_field *f)
     while (n > i && (s[n - 1] == ' ' || s[n - 1] == '\t')) n--;
     f->value = s + i;
     f->n_value = n - i;
-    for (; i < n; i++) {
-        unsigned char c = (unsigned char)s[i];
-        if ((c < ' ' && c != '\t') || c == 0x7f) return 400;
-    }
-    return 200;
+    return has_control(f->value, f->n_value) ? 400 : 200;
 }
 
 /* The length of the line at s without its CRLF; -1: unfinished; -2: a bare CR, a bare LF or a NUL. */
@@ -114,7 +129,7 @@ bool head_value_is(const struct head_field *f, const char *value)
     return f->n_value == strlen(value) && !strncasecmp(f->value, value, f->n_value);
 }
 
-/* Digits only, as RFC 9110 8.6 has it; -1 malformed, -2 more than any body can be. */
+/* Digits only, as RFC 9110 8.6 has it; -1: malformed, or no number that a length could be. */
 static int64_t parse_length(const struct head_field *f)
 {
     int64_t v = 0;
@@ -123,7 +138,7 @@ static int64_t parse_length(const struct head_field *f)
         if (f->value[i] < '0' || f->value[i] > '9') return -1;
         if (v < INT64_MAX / 16) v = v * 10 + (f->value[i] - '0');
     }
-    return v >= INT64_MAX / 16 ? -2 : v;
+    return v >= INT64_MAX / 16 ? -1 : v;
 }
 
 static bool refuse(struct head_verdict *out, int status, const char *why)
@@ -153,6 +168,22 @@ static bool check_framing(const struct head *h, struct head_verdict *out)
     return true;
 }
 
+/* Characters: for heads that head_parse has not seen. */
+static bool check_lines(const struct head *h, struct head_verdict *out)
+{
+    if (h->minor < 0) return refuse(out, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
+    if (token_length(h->method, h->n_method) != h->n_method ||
+        target_length(h->target, h->n_target) != h->n_target)
+        return refuse(out, 400, "malformed request line");
+    for (int i = 0; i < h->n; i++) {
+        const struct head_field *f = &h->field[i];
+        if (f->n_name == 0 || token_length(f->name, f->n_name) != f->n_name ||
+            has_control(f->value, f->n_value))
+            return refuse(out, 400, "malformed header");
+    }
+    return true;
+}
+
 void head_check(const struct head *h, const struct head_limits *lim, struct head_verdict *out)
 {
     *out = (struct head_verdict){0};
@@ -162,6 +193,7 @@ void head_check(const struct head *h, const struct head_limits *lim, struct head
         refuse(out, 431, "too many or too large headers");
         return;
     }
+    if (!check_lines(h, out)) return;
     int n_host, n_expect;
     const struct head_field *host = head_find(h, "Host", &n_host);
     if (n_host > 1 || (h->minor > 0 && n_host == 0) || (host && memchr(host->value, ' ', host->n_value))) {
@@ -175,6 +207,5 @@ void head_check(const struct head *h, const struct head_limits *lim, struct head
         return;
     }
     out->ask_continue = expect != NULL;
-    if (out->length == -2 || out->length > (int64_t)lim->body)
-        refuse(out, 413, "the request body is too large");
+    if (out->length > (int64_t)lim->body) refuse(out, 413, "the request body is too large");
 }

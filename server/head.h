@@ -14,9 +14,9 @@ struct head_field {
     size_t n_name, n_value;
 };
 struct head {
-    const char *method, *target; /* not NUL terminated; only head_parse fills these */
+    const char *method, *target; /* not NUL terminated */
     size_t n_method, n_target;
-    int minor; /* HTTP/1.minor */
+    int minor; /* HTTP/1.minor, or -1: another version */
     int n;
     struct head_field field[HEAD_LINES_MAX];
 };
@@ -35,7 +35,8 @@ struct head_verdict {
 /* Looks for the end of the head. 0: unfinished and still within the limits. 200: complete, *n_head bytes
  * long, and *out points into s. Else the status to refuse with. */
 int head_parse(const char *s, size_t n, const struct head_limits *lim, struct head *out, size_t *n_head);
-/* Count, size, Host, Content-Length, Transfer-Encoding, Expect. 413 comes last, so that it never hides a 400.
+/* Characters, count, size, Host, Content-Length, Transfer-Encoding, Expect. 413 comes last, so that it never
+ * hides a 400.
  */
 void head_check(const struct head *h, const struct head_limits *lim, struct head_verdict *out);
 /* The value of a header; *count (may be NULL) says how many there are. NULL if none. */

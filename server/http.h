@@ -1,4 +1,4 @@
-/* HTTP/1.1 over libmicrohttpd: the only code that knows the library. It owns connections and exchanges; a
+/* HTTP/1.1 over libmicrohttpd, which only http.c and exchange.c know. It owns connections and exchanges; a
  * handler sees one exchange (request and answer) at a time.
  *
  * An exchange is used by the HTTP thread, except while `body` runs on a parse thread. A handler that has to

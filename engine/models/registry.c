@@ -62,6 +62,8 @@ int describe_hf(const cJSON *config, struct arch *a, struct err *e)
     struct meta m = {.json = text ? text : config, .outer = config, .prefix = "", .e = e};
     if (!name)
         return err_param(e, ERR_INVALID, "architectures", "architectures: must name the model's class");
+    if (text && !cJSON_IsObject(text))
+        return err_param(e, ERR_INVALID, "text_config", "text_config: must be an object");
     if (json_get(config, "quantization_config") || json_get(m.json, "quantization_config"))
         return err_param(
             e, ERR_UNSUPPORTED, "quantization_config",

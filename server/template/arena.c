@@ -53,6 +53,14 @@ void *arena_grow(struct arena *a, void *p, size_t old, size_t n)
     return q;
 }
 
+bool arena_holds(const struct arena *a, const void *p)
+{
+    uintptr_t at = (uintptr_t)p;
+    for (const struct arena_chunk *c = a->last; c; c = c->prev)
+        if (at >= (uintptr_t)c && at < (uintptr_t)c + c->size) return true;
+    return false;
+}
+
 void arena_free(struct arena *a)
 {
     for (struct arena_chunk *c = a->last, *prev; c; c = prev) {

@@ -95,13 +95,17 @@ static struct val g_namespace(struct ctx *c, struct val self, const struct args 
     return out;
 }
 
-/* The text is for whoever sent the messages: it goes out as it is, without the template's line. */
+/* The text is for whoever sent the messages: it goes out without the template's line. What is not of the
+ * template's own words may quote the messages, which an error does no more than shortly. */
+#define OWN_WORDS_MAX 300
+#define QUOTE_MAX     64
 static struct val g_raise_exception(struct ctx *c, struct val self, const struct args *a)
 {
     (void)self;
     struct val s = val_str(c, a->v[0]);
+    uint32_t max = arena_holds(&c->t->arena, s.s) ? OWN_WORDS_MAX : QUOTE_MAX;
     if (!c->code)
-        c->code = err_set(c->e, ERR_INVALID, "%.*s", (int)utf8_whole(s.s, s.n < 300 ? s.n : 300), s.s);
+        c->code = err_set(c->e, ERR_INVALID, "%.*s", (int)utf8_whole(s.s, s.n < max ? s.n : max), s.s);
     return val_none();
 }
 

@@ -29,7 +29,8 @@ int template_compile(const char *src, size_t n, struct template **out, struct er
 void template_free(struct template *t);
 /* Renders with the members of the JSON object `vars` as global variables (messages, add_generation_prompt,
  * bos_token, eos_token, tools, ...). now: Unix seconds for strftime_now (local time). Appends to out; on an
- * error out is as it was. ERR_INVALID: the template called raise_exception, the message is its text.
+ * error out is as it was. ERR_INVALID: the template called raise_exception, the message is its text, of
+ * which at most 64 bytes come from the variables.
  * ERR_FORMAT: it failed (a variable missing or of the wrong type); ERR_BUDGET: it takes too long or writes
  * too much. */
 int template_render(const struct template *t, const cJSON *vars, int64_t now, struct template_budget b,

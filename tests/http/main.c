@@ -7,9 +7,11 @@ int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
     log_setup(LOG_ERROR, LOG_TEXT);
-    SRunner *r = srunner_create(suite_transport());
+    SRunner *r = srunner_create(suite_malformed());
+    srunner_add_suite(r, suite_transport());
     srunner_add_suite(r, suite_routes());
     srunner_add_suite(r, suite_json());
+    srunner_add_suite(r, suite_fields());
     srunner_add_suite(r, suite_api());
     srunner_add_suite(r, suite_stream());
     srunner_run_all(r, CK_ENV);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include "utf8.h"
 
 struct rig rig;
@@ -79,6 +80,17 @@ const char *rig_check_error(const struct answer *a, int status)
     snprintf(param, sizeof param, "%s", p ? p : "");
     cJSON_Delete(j);
     return param;
+}
+
+long rig_peak_kib(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return 0;
+#else
+    struct rusage r;
+    getrusage(RUSAGE_SELF, &r);
+    return r.ru_maxrss;
+#endif
 }
 
 bool rig_wait_idle(double within_s)

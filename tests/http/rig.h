@@ -22,4 +22,6 @@ void rig_check_alive(void);
 /* An error body of the contract's shape: valid JSON and UTF-8, at most 4 KiB, code == status. Returns param.
  */
 const char *rig_check_error(const struct answer *a, int status);
+/* The most memory that this process, server and client, has had so far, in KiB; 0 under a sanitizer. */
+long rig_peak_kib(void);
 bool rig_wait_idle(double within_s); /* no live requests */

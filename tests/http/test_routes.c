@@ -222,6 +222,44 @@ START_TEST(request_ids)
         ck_assert_uint_eq(strspn(answer_header(&a, "X-Request-Id", got, sizeof got), "0123456789abcdef"), 32);
         answer_free(&a);
     }
+    struct buf b = {0};
+    buf_fmt(&b, "X-Request-Id: %04096d\r\n", 7);
+    client_get(rig.port, "/health", b.data, &a);
+    ck_assert_uint_eq(strspn(answer_header(&a, "X-Request-Id", got, sizeof got), "0123456789abcdef"), 32);
+    answer_free(&a);
+    buf_free(&b);
+}
+END_TEST
+
+/* H42: two requests at once with one id are two requests. */
+START_TEST(one_id_twice)
+{
+    static const char body[] = "{\"prompt\":\"x\",\"temperature\":0,\"max_tokens\":8}";
+    struct answer a;
+    char got[128];
+    int fd[2];
+    fake.hold = 1;
+    for (int i = 0; i < 2; i++) {
+        struct buf b = {0};
+        buf_fmt(&b,
+                "POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Request-Id: same\r\nContent-Length: "
+                "%zu\r\n\r\n%s",
+                sizeof body - 1, body);
+        fd[i] = client_connect(rig.port);
+        client_send(fd[i], b.data, b.len);
+        buf_free(&b);
+    }
+    double until = now_s() + 5;
+    while (fake_live(rig.engine) < 2 && now_s() < until) sleep_s(0.01);
+    ck_assert_int_eq(fake_live(rig.engine), 2);
+    fake.hold = 0;
+    for (int i = 0; i < 2; i++) {
+        client_recv(fd[i], 5, &a);
+        ck_assert_int_eq(a.status, 200);
+        ck_assert_str_eq(answer_header(&a, "X-Request-Id", got, sizeof got), "same");
+        answer_free(&a);
+        close(fd[i]);
+    }
 }
 END_TEST
 
@@ -384,6 +422,7 @@ Suite *suite_routes(void)
     tcase_add_test(t, wrong_methods);
     tcase_add_test(t, cors_is_off);
     tcase_add_test(t, request_ids);
+    tcase_add_test(t, one_id_twice);
     tcase_add_test(t, media_types);
     tcase_add_test(t, port_in_use);
     tcase_add_test(t, metrics_and_models);

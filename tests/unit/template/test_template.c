@@ -272,7 +272,7 @@ START_TEST(raise)
     ck_assert_msg(strstr(e.msg, "line 3") && strstr(e.msg, "nosuch"), "%s", e.msg);
     src = "{{ raise_exception('\\u00e9' * 400) }}";
     ck_assert_int_eq(render(src, strlen(src), NULL, &out, &e), ERR_INVALID);
-    ck_assert(strlen(e.msg) > 200 && utf8_valid(e.msg, strlen(e.msg)));
+    ck_assert(strlen(e.msg) == 64 && utf8_valid(e.msg, strlen(e.msg)));
     src = "{{ "
           "m['"
           "\xe2\x82\xac\xe2\x82\xac\xe2\x82\xac\xe2\x82\xac\xe2\x82\xac\xe2\x82\xac\xe2\x82\xac\xe2\x82\xac"
@@ -281,6 +281,32 @@ START_TEST(raise)
     cJSON *vars = cJSON_Parse("{\"m\":{}}");
     ck_assert_int_eq(render(src, strlen(src), vars, &out, &e), ERR_FORMAT);
     ck_assert(utf8_valid(e.msg, strlen(e.msg)));
+    cJSON_Delete(vars);
+    buf_free(&out);
+}
+END_TEST
+
+/* The template's own words go out whole, text from the messages up to 64 bytes. */
+START_TEST(raise_quotes_little)
+{
+    static const char *const quoting[] = {"{{ raise_exception(m) }}", "{{ raise_exception('no: ' ~ m) }}",
+                                          "{{ raise_exception(m[1:]) }}",
+                                          "{% set x %}{{ m }}{% endset %}{{ raise_exception(x) }}"};
+    static const char own[] = "{{ raise_exception('After the optional system message, conversation roles "
+                              "must alternate user/assistant/user/assistant/...') }}";
+    struct buf out = {0};
+    struct err e = {0};
+    cJSON *vars = cJSON_CreateObject();
+    char m[1001];
+    memset(m, 'm', sizeof m - 1);
+    m[sizeof m - 1] = 0;
+    cJSON_AddStringToObject(vars, "m", m);
+    for (int i = 0; i < 4; i++) {
+        ck_assert_int_eq(render(quoting[i], strlen(quoting[i]), vars, &out, &e), ERR_INVALID);
+        ck_assert_msg(strlen(e.msg) == 64 && strstr(e.msg, "mmmm"), "%s", e.msg);
+    }
+    ck_assert_int_eq(render(own, sizeof own - 1, vars, &out, &e), ERR_INVALID);
+    ck_assert_msg(strstr(e.msg, "assistant/..."), "%s", e.msg);
     cJSON_Delete(vars);
     buf_free(&out);
 }
@@ -359,6 +385,7 @@ int main(void)
     tcase_add_test(t, too_long);
     tcase_add_test(t, many_names);
     tcase_add_test(t, raise);
+    tcase_add_test(t, raise_quotes_little);
     tcase_add_test(t, nul);
     tcase_add_test(t, append_is_linear);
     tcase_add_test(t, append_keeps_old);

@@ -1,11 +1,12 @@
 #include "engine_bench.h"
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "clock.h"
 #include "log.h"
 #include "request.h"
+#include "result.h"
+#include "rng.h"
 
 void engine_bench_init(struct engine_bench *b, bool latency)
 {
@@ -13,14 +14,6 @@ void engine_bench_init(struct engine_bench *b, bool latency)
         .latency = latency, .batch_size = 8, .warmup = 10, .iterations = 30, .num_prompts = 1000};
     b->input_len = latency ? 32 : 1024;
     b->output_len = 128;
-}
-
-static uint64_t next_random(uint64_t *state) /* splitmix64 (Steele, Lea, Flood 2014) */
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
 }
 
 /* n requests of random tokens, submitted together and waited for. Prompts are new each time, so that no
@@ -37,7 +30,7 @@ static int run_batch(const struct engine_bench *b, struct engine *en, int vocab,
     p.ignore_eos = true;
     p.max_tokens = b->output_len;
     for (int i = 0; !status && i < n; i++) {
-        for (int k = 0; k < b->input_len; k++) prompt[k] = (int32_t)(next_random(random) % (uint64_t)vocab);
+        for (int k = 0; k < b->input_len; k++) prompt[k] = (int32_t)(rng_next(random) % (uint64_t)vocab);
         status = request_new(prompt, b->input_len, &p, NULL, NULL, &req[i], e);
     }
     double start = clock_s();
@@ -60,26 +53,10 @@ static int run_batch(const struct engine_bench *b, struct engine *en, int vocab,
     return status;
 }
 
-static int write_json(const char *path, const struct buf *text, struct err *e)
-{
-    if (text->failed) return err_set(e, ERR_NOMEM, "out of memory");
-    FILE *f = fopen(path, "w");
-    bool good = f && fwrite(text->data, 1, text->len, f) == text->len;
-    if (f && fclose(f)) good = false;
-    return good ? 0 : err_set(e, ERR_IO, "%s: %s", path, strerror(errno));
-}
-
 static int compare_double(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
-}
-
-static double percentile(const double *sorted, int n, double p) /* linear, as numpy does */
-{
-    double at = p / 100 * (n - 1);
-    int i = (int)at;
-    return i + 1 < n ? sorted[i] + (sorted[i + 1] - sorted[i]) * (at - i) : sorted[n - 1];
 }
 
 static int run_latency(const struct engine_bench *b, struct engine *en, int vocab, struct err *e)
@@ -103,12 +80,12 @@ static int run_latency(const struct engine_bench *b, struct engine *en, int voca
         qsort(t, (size_t)b->iterations, sizeof *t, compare_double);
         printf("Avg latency: %.6f seconds\n", sum / b->iterations);
         for (int i = 0; i < 6; i++) {
-            double v = percentile(t, b->iterations, percents[i]);
+            double v = result_percentile(t, b->iterations, percents[i]);
             printf("%d%% percentile latency: %.6f seconds\n", percents[i], v);
             buf_fmt(&json, "%s\"%d\": %.9g", i ? ", " : "", percents[i], v);
         }
         buf_str(&json, "}}\n");
-        if (b->json) status = write_json(b->json, &json, e);
+        if (b->json) status = result_save(b->json, &json, false, e);
     }
     buf_free(&json);
     free(t);
@@ -132,7 +109,7 @@ static int run_throughput(const struct engine_bench *b, struct engine *en, int v
             "{\"elapsed_time\": %.9g, \"num_requests\": %d, \"total_num_tokens\": %lld, "
             "\"requests_per_second\": %.9g, \"tokens_per_second\": %.9g}\n",
             seconds, b->num_prompts, in + out, requests, tokens);
-    status = write_json(b->json, &json, e);
+    status = result_save(b->json, &json, false, e);
     buf_free(&json);
     return status;
 }

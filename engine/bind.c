@@ -55,13 +55,21 @@ static void matrix_named(struct binder *x, const struct matrix_spec *s, struct w
     progress(b);
 }
 
+/* The type that a plain matrix becomes. */
+static enum dtype type_of(const struct binder *x, const char *gguf, int n_in)
+{
+    const struct arch *a = x->a;
+    enum dtype t = recipe_type(x->b->recipe, gguf, x->layer, a->n_layer, a->tied, n_in);
+    return t == DT_COUNT ? x->b->as : t;
+}
+
 /* Rows [row, row + n_row) of a matrix [n_out][n_in]. */
 static void rows(struct binder *x, const char *hf, const char *gguf, int n_out, int n_in, int row, int n_row,
                  struct weight **out)
 {
     char name[160];
     name_of(x, hf, gguf, "weight", name);
-    matrix_named(x, &(struct matrix_spec){name, n_out, n_in, row, n_row, x->b->as}, out);
+    matrix_named(x, &(struct matrix_spec){name, n_out, n_in, row, n_row, type_of(x, gguf, n_in)}, out);
 }
 
 static void matrix(struct binder *x, const char *hf, const char *gguf, int n_out, int n_in,
@@ -151,7 +159,8 @@ static void bind_ends(struct binder *x)
         return;
     }
     const char *name = x->b->gguf ? "output.weight" : x->prefix->head;
-    matrix_named(x, &(struct matrix_spec){name, a->vocab, a->dim, 0, a->vocab, x->b->as}, &m->head);
+    enum dtype as = type_of(x, "output", a->dim);
+    matrix_named(x, &(struct matrix_spec){name, a->vocab, a->dim, 0, a->vocab, as}, &m->head);
 }
 
 /* Parts of the file that are no part of the language model: the head's copy where it is tied, and the image
@@ -191,6 +200,15 @@ int bind_weights(struct bind *b)
         log_progress("loading weights", (long long)store_total_bytes(b->store),
                      (long long)store_total_bytes(b->store));
     store_types(b->store, m->weight_types, sizeof m->weight_types);
-    if (!b->be) m->weight_bytes = store_used_bytes(b->store);
+    if (!b->be) m->weight_bytes += store_matrix_bytes(b->store); /* the vectors are counted already */
     return b->e->code;
+}
+
+void bind_undo(struct bind *b)
+{
+    free(b->m->layer);
+    b->m->layer = NULL;
+    b->m->weight_bytes = 0;
+    b->m->n_param = 0;
+    store_restart(b->store);
 }

@@ -91,7 +91,7 @@ int engine_open(struct model *m, struct pool *pool, const struct engine_config *
     en->model = m;
     en->pool = pool;
     en->c = *c;
-    en->budget = c->max_batch_tokens;
+    en->pace.target_s = c->target_itl_ms * 1e-3;
     en->inbox.submit_end = &en->inbox.submit;
     en->warming = true;
     en->progress_ns = clock_ns();

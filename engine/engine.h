@@ -23,7 +23,7 @@ struct engine_config {
     int max_queue;        /* waiting requests beyond which submit says ERR_FULL */
     double watchdog_s;    /* no step for so long while requests wait: unhealthy */
     size_t weight_bytes;  /* for engine_plan: what weights will take that are not loaded yet */
-    double target_itl_ms; /* 0 = off: lower the prefill budget so that decode steps stay near this */
+    double target_itl_ms; /* 0 = off: limit prefill beside decodes so that steps stay near this */
 };
 void engine_config_init(struct engine_config *c);
 

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include "engine.h"
 #include "engine_metrics.h"
+#include "pace.h"
 #include "request_impl.h"
 #include "sampler.h"
 #include "scheduler.h"
@@ -68,7 +69,7 @@ struct engine {
     struct engine_metrics metrics;
     int failures;    /* steps that failed in a row */
     int empty_plans; /* in a row */
-    int budget;      /* prefill budget, see target_itl_ms */
+    struct pace pace;
     uint64_t steps;
     struct {
         double since;

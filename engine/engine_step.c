@@ -72,12 +72,11 @@ struct slice {
     int n;
 };
 
-static void slice_part(void *arg, int i, int n)
+static void slice_row(void *arg, int k, int worker)
 {
     struct slice *s = arg;
-    size_t vocab = (size_t)s->en->model->arch.vocab;
-    for (int k = i; k < s->n; k += n)
-        do_row(s->en, s->en->sampler[i], &s->row[k], s->logits + (size_t)k * vocab);
+    do_row(s->en, s->en->sampler[worker], &s->row[k],
+           s->logits + (size_t)k * (size_t)s->en->model->arch.vocab);
 }
 
 static int sample_rows(struct engine *en, int n_row, struct err *e)
@@ -87,11 +86,10 @@ static int sample_rows(struct engine *en, int n_row, struct err *e)
         struct slice s = {.en = en, .row = en->row + at, .n = n_row - at < max ? n_row - at : max};
         int status = runner_logits(en->runner, at, s.n, &s.logits, e);
         if (status) return status;
-        if (en->pool && s.n > 1) {
-            pool_run(en->pool, slice_part, &s);
-        } else {
-            slice_part(&s, 0, 1);
-        }
+        if (en->pool)
+            pool_run(en->pool, s.n, slice_row, &s);
+        else
+            for (int k = 0; k < s.n; k++) slice_row(&s, k, 0);
     }
     return 0;
 }
@@ -201,22 +199,6 @@ static void fail_step(struct engine *en, const struct batch_plan *plan, struct e
     if (++en->failures >= MAX_FAILURES) engine_fail(en, e);
 }
 
-/* --target-itl-ms: additive growth, multiplicative shrinking of the token budget, judged on steps in which
- * decodes had to wait for prefill. */
-static void adapt_budget(struct engine *en, const struct batch_plan *plan, double seconds)
-{
-    int full = en->c.max_batch_tokens, least = en->c.max_num_seqs;
-    double target = en->c.target_itl_ms * 1e-3;
-    if (target <= 0 || !plan->n_decode || plan->n_tok == plan->n_decode) return;
-    if (seconds > target) {
-        en->budget = en->budget * 3 / 4 > least ? en->budget * 3 / 4 : least;
-    } else if (seconds < 0.8 * target) {
-        en->budget += full / 16 + 1;
-        if (en->budget > full) en->budget = full;
-    }
-    sched_set_budget(en->sched, en->budget);
-}
-
 /* For tests: a sequence of the plan, drawn by lot, starts over. */
 static void test_preempt(struct engine *en, const struct batch_plan *plan)
 {
@@ -278,7 +260,8 @@ void engine_step(struct engine *en)
     sched_commit(en->sched, &plan, &(struct step_result){plan.n_item, en->item});
     engine_settle(en, gone);
     engine_metrics_step(&en->metrics, plan.n_tok, now - start);
-    adapt_budget(en, &plan, now - start);
+    pace_note(&en->pace, plan.n_decode, plan.n_tok - plan.n_decode, now - start);
+    sched_limit_prefill(en->sched, pace_prefill(&en->pace, en->c.max_batch_tokens));
     test_preempt(en, &plan);
     deliver(en, &plan);
 }

@@ -7,6 +7,7 @@
 #include "defaults.h"
 #include "json.h"
 #include "meta.h"
+#include "quant_cache.h"
 #include "utf8.h"
 
 #define MAX_CONFIG (16u << 20)
@@ -49,6 +50,20 @@ static enum dtype config_dtype(const cJSON *config)
     return t && !strcmp(t, "float16") ? DT_F16 : DT_BF16;
 }
 
+/* Everything is checked, and the type of each matrix known, before work begins that may take minutes. */
+static int bind_quantised(const struct model_options *o, struct bind *b)
+{
+    const struct quant_cache cache = {.dir = o->quant_cache, .pool = o->pool, .cancel = o->cancel};
+    struct bind check = *b;
+    if (b->recipe && b->be && !o->dummy) {
+        check.be = NULL;
+        if (bind_weights(&check) || quant_cache_apply(b->store, &cache, b->e)) return b->e->code;
+        bind_undo(&check);
+    }
+    store_use_pool(b->store, o->pool);
+    return bind_weights(b);
+}
+
 static int load_folder(const char *dir, const struct model_options *o, struct model *m, struct bind *b,
                        struct err *e)
 {
@@ -66,7 +81,7 @@ static int load_folder(const char *dir, const struct model_options *o, struct mo
         goto out;
     rc = o->dummy ? store_open_dummy(o->dummy_seed, config_dtype(config), &b->store, e)
                   : store_open_folder(dir, &b->store, e);
-    if (!rc && (rc = bind_weights(b))) err_prefix(e, "%s: ", dir);
+    if (!rc && (rc = bind_quantised(o, b))) err_prefix(e, "%s: ", dir);
 out:
     cJSON_Delete(config);
     return rc;
@@ -80,13 +95,18 @@ static int load_gguf(const char *path, const struct model_options *o, struct mod
     if (o->dummy)
         return err_param(e, ERR_UNSUPPORTED, "load-format", "%s: dummy weights need a Hugging Face folder",
                          path);
+    uint64_t identity = store_identity(0, path);
     if ((rc = gguf_open(path, &g, e))) return rc;
     b->gguf = true;
     if ((rc = describe_gguf(g, &m->arch, e)) || (rc = template_load_gguf(g, &m->chat_template, e)) ||
         (rc = o->tokenizer && *o->tokenizer ? tok_load_hf(o->tokenizer, &m->tok, e)
                                             : tok_load_gguf(g, &m->tok, e)) ||
-        (rc = store_open_gguf(g, &b->store, e)) || (rc = bind_weights(b)))
+        (rc = store_open_gguf(g, &b->store, e)))
         err_prefix(e, "%s: ", path);
+    if (!rc) {
+        store_set_identity(b->store, identity);
+        if ((rc = bind_quantised(o, b))) err_prefix(e, "%s: ", path);
+    }
     store_close(b->store); /* it points into g */
     b->store = NULL;
     gguf_close(g);
@@ -118,7 +138,8 @@ int model_load(const char *path, struct backend *be, const struct model_options 
     gen_defaults_init(&m->gen);
     struct bind b = {.m = m, .be = o->metadata_only ? NULL : be, .cancel = o->cancel, .e = e};
     name_model(path, m->name, sizeof m->name);
-    if ((rc = parse_dtype(o->dtype, &b.as, e))) goto out;
+    if ((rc = parse_dtype(o->dtype, &b.as, e)) || (rc = recipe_parse(o->quantization, &b.recipe, e)))
+        goto out;
     if (stat(path, &st))
         rc = err_set(e, ERR_NOTFOUND, "%s: no such file or folder", path);
     else

@@ -34,6 +34,9 @@ struct model_options {
     bool dummy; /* --load-format dummy: random weights at the config's shape; no weight files needed */
     uint64_t dummy_seed;
     const char *dtype; /* "auto", or "float32", "bfloat16", "float16": format of plain weights in memory */
+    const char *quantization;   /* of plain matrices: "q8", "q4" (recipe.c), or NULL */
+    const char *quant_cache;    /* folder where the quantised matrices are kept, or NULL */
+    struct pool *pool;          /* quantises, or NULL */
     const char *tokenizer;      /* another folder for the tokenizer, or NULL */
     const volatile int *cancel; /* set to non-zero by another thread to give up loading, or NULL */
 };

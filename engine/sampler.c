@@ -1,6 +1,8 @@
 #include "sampler.h"
 #include <math.h>
 #include <stdlib.h>
+#include "rng.h"
+#include "rng.h"
 #include "sampler_vec.h"
 
 #define GREEDY_BELOW 1e-5f /* temperatures that count as 0 */
@@ -80,18 +82,10 @@ void sampler_close(struct sampler *s)
     free(s);
 }
 
-static uint64_t mix(uint64_t z) /* the finaliser of SplitMix64 (Steele, Lea, Flood 2014) */
-{
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 /* The position-th number of the SplitMix64 stream that starts at the mixed seed. */
 uint64_t sampler_random(uint64_t seed, int position)
 {
-    const uint64_t golden = 0x9e3779b97f4a7c15u;
-    return mix(mix(seed + golden) + (uint64_t)(position + 1) * golden);
+    return rng_mix(rng_mix(seed + RNG_STEP) + (uint64_t)(position + 1) * RNG_STEP);
 }
 
 static void set_logit(struct sampler *s, float *x, int32_t id, float v)

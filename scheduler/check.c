@@ -36,7 +36,8 @@ int sched_check(const struct sched *s, struct err *e)
     if (!rc) rc = check_list(&s->running, SEQ_RUNNING, e);
     if (rc) return rc;
     if (s->running.n > s->c.max_seqs) FAIL("%d sequences run, at most %d may", s->running.n, s->c.max_seqs);
-    if (s->budget < 1 || s->budget > s->c.max_batch_tokens) FAIL("budget %d", s->budget);
+    if (s->max_prefill < 1 || s->max_prefill > s->c.max_batch_tokens)
+        FAIL("prefill limit %d", s->max_prefill);
     if (!s->running.n && kv_stats(s->kv).used) FAIL("nothing runs, %d blocks are used", kv_stats(s->kv).used);
     return 0;
 }

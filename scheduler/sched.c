@@ -22,7 +22,7 @@ int sched_open(const struct sched_config *c, struct kv *kv, struct sched **out, 
     }
     s->c = *c;
     s->kv = kv;
-    s->budget = c->max_batch_tokens;
+    s->max_prefill = c->max_batch_tokens;
     *out = s;
     return 0;
 }
@@ -84,11 +84,9 @@ void sched_commit(struct sched *s, const struct batch_plan *plan, const struct s
     }
 }
 
-void sched_set_budget(struct sched *s, int max_batch_tokens)
+void sched_limit_prefill(struct sched *s, int n)
 {
-    s->budget = max_batch_tokens < 1                       ? 1
-                : max_batch_tokens > s->c.max_batch_tokens ? s->c.max_batch_tokens
-                                                           : max_batch_tokens;
+    s->max_prefill = n < 1 ? 1 : n > s->c.max_batch_tokens ? s->c.max_batch_tokens : n;
 }
 
 struct sched_stats sched_stats(const struct sched *s)

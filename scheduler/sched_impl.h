@@ -9,7 +9,7 @@ struct seq_list { /* sorted: most important and oldest first */
 struct sched {
     struct sched_config c;
     struct kv *kv;
-    int budget; /* tokens of a step, <= c.max_batch_tokens */
+    int max_prefill; /* prompt tokens beside decodes in a step, 1 to c.max_batch_tokens */
     struct seq_list waiting, running;
     struct plan_item *item;    /* [max_seqs] the plan */
     struct plan_item *prefill; /* [max_seqs] gathered apart, so that decodes come first */

@@ -43,9 +43,9 @@ int sched_step(struct sched *s, struct batch_plan *plan, struct seq **stuck);
 /* Takes the step's outcome: n_computed advances, blocks are published, new tokens appended, finished ones
  * leave. */
 void sched_commit(struct sched *s, const struct batch_plan *plan, const struct step_result *res);
-/* Within the configured one; for --target-itl-ms. Decodes always all go; prefill gets the rest, at least one
- * token. */
-void sched_set_budget(struct sched *s, int max_batch_tokens);
+/* The most prompt tokens that a step computes beside decodes, at least one; for --target-itl-ms. Without
+ * decodes nobody waits for the step, and prefill may take the whole budget. */
+void sched_limit_prefill(struct sched *s, int n);
 struct sched_stats sched_stats(const struct sched *s);
 struct seq *sched_first(struct sched *s); /* any live sequence, NULL if none: for abort-all */
 int sched_check(const struct sched *s,

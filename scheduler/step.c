@@ -136,8 +136,9 @@ int sched_step(struct sched *s, struct batch_plan *plan, struct seq **stuck)
     s->short_of_room = false;
     int n_decode = 0, debt = 0;
     for (const struct seq *q = s->running.head; q; q = q->next) n_decode += remaining(q) == 1;
-    /* Decodes come first in the budget; one token of prefill always goes, lest a low budget starve it. */
-    int left = s->budget > n_decode ? s->budget - n_decode : 1;
+    /* Decodes come first in the budget; one token of prefill always goes, lest many decodes starve it. */
+    int left = s->c.max_batch_tokens > n_decode ? s->c.max_batch_tokens - n_decode : 1;
+    if (n_decode) left = min_int(left, s->max_prefill);
     left = plan_running(s, plan, left, &debt, stuck);
     if (!s->short_of_room) plan_waiting(s, plan, left, debt, stuck);
     memcpy(s->item + plan->n_decode, s->prefill, s->n_prefill * sizeof *s->prefill);

@@ -1,5 +1,5 @@
-/* inferd bench: serve is an HTTP client; throughput and latency open an engine in this process; ops times
- * kernels. */
+/* inferd bench: serve is an HTTP client; throughput and latency open an engine in this process; quality runs
+ * models without one; ops times kernels. */
 #include <stdio.h>
 #include <string.h>
 #include "bench.h"
@@ -7,6 +7,7 @@
 #include "command.h"
 #include "engine_bench.h"
 #include "launch.h"
+#include "quality.h"
 
 static void usage(FILE *f)
 {
@@ -14,6 +15,7 @@ static void usage(FILE *f)
           "output)\n"
           "       inferd bench throughput MODEL [options]  requests through the engine, all at once\n"
           "       inferd bench latency MODEL [options]     one batch at a time\n"
+          "       inferd bench quality MODEL [options]     perplexity, and the distance from another model\n"
           "       inferd bench ops [options]               kernels against this machine's limits\n"
           "\n`inferd bench NAME --help` lists the options.\n",
           f);
@@ -87,14 +89,58 @@ static int bench_engine(bool latency, int argc, char **argv)
     return status ? code : 0;
 }
 
+/* The base model, beside the one that `l` has opened: on the same threads, but with a back end of its own,
+ * since a back end's scratch is reserved for one runner. */
+static int open_base(const struct launch *l, struct launch *base, struct err *e)
+{
+    char *argv[] = {l->opt.base};
+    enum cpu_isa isa;
+    int status = options_load(&base->opt, 'B', 1, argv, e);
+    if (!status) base->opt.model[0] = 0; /* INFERD_MODEL names the other one */
+    if (!status) status = launch_find(base, e);
+    if (!status) status = cpu_isa_parse(l->opt.cpu_isa, &isa);
+    if (!status) status = cpu_backend_open(l->pool, isa, &base->backend, e);
+    if (!status) status = model_load(base->path, base->backend, &(struct model_options){0}, &base->model, e);
+    return status;
+}
+
+static int bench_quality(int argc, char **argv)
+{
+    struct launch l, base = {0};
+    struct err e = {0};
+    struct engine_config c;
+    int status = launch_options(&l, 'B', argc, argv, &e), code = 2;
+    if (!status && !*l.opt.text) status = err_param(&e, ERR_INVALID, "text", "--text: a file is needed");
+    if (!status && (l.opt.window < 2 || l.opt.window > 65536))
+        status = err_param(&e, ERR_INVALID, "window", "--window: must be between 2 and 65536");
+    if (!status) {
+        code = 1;
+        status = launch_find(&l, &e);
+    }
+    if (!status) status = launch_backend(&l, &e);
+    if (!status) status = launch_model(&l, false, NULL, &e);
+    if (!status) status = launch_engine_config(&l, &c, &e);
+    if (!status && *l.opt.base) status = open_base(&l, &base, &e);
+    const struct quality q = {.text = l.opt.text,
+                              .window = l.opt.window,
+                              .json = *l.opt.output_json ? l.opt.output_json : NULL,
+                              .kv_type = status ? DT_F32 : c.kv_type};
+    if (!status) status = quality_run(&q, l.model, base.model, l.pool, &e);
+    if (status) code = command_fail(&e, code);
+    launch_close(&base);
+    launch_close(&l);
+    return status ? code : 0;
+}
+
 int command_bench(int argc, char **argv)
 {
     const char *name = argc ? argv[0] : "";
     if (!strcmp(name, "serve")) return bench_serve_main(argc, argv);
     if (!strcmp(name, "ops")) return bench_ops_main(argc, argv);
-    if (!strcmp(name, "throughput") || !strcmp(name, "latency")) {
+    if (!strcmp(name, "throughput") || !strcmp(name, "latency") || !strcmp(name, "quality")) {
         for (int i = 1; i < argc; i++)
             if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return engine_help(name);
+        if (!strcmp(name, "quality")) return bench_quality(argc - 1, argv + 1);
         return bench_engine(!strcmp(name, "latency"), argc - 1, argv + 1);
     }
     bool help = !strcmp(name, "--help") || !strcmp(name, "-h");

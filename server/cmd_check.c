@@ -20,7 +20,7 @@ int command_check(int argc, char **argv)
     if (!status) {
         model_card(l.model, &text);
         buf_str(&text, "\nmemory:\n");
-        launch_budget(&l, &info, &text);
+        launch_budget(&info, &text);
         fputs(text.failed ? "" : text.data, stdout);
     }
     buf_free(&text);

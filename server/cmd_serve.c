@@ -9,16 +9,13 @@
 #include <unistd.h>
 #include "clock.h"
 #include "command.h"
-#include "file.h"
 #include "launch.h"
 #include "log.h"
 #include "server.h"
-#include "template.h"
 
 struct serve {
     struct launch l;
     struct server *server;
-    struct template *tmpl;
     pthread_t loader;
     volatile int cancel; /* asks the loader to give up */
     atomic_bool load_failed;
@@ -35,41 +32,22 @@ static void stop_set(sigset_t *set)
     sigaddset(set, SIGUSR1); /* the loader's word that it failed */
 }
 
-/* The template of --chat-template, else the model's; NULL if there is none. A model's template that does not
- * compile is no reason not to serve: chat says so, completions go on. */
-static int load_template(struct serve *s, struct err *e)
-{
-    struct buf text = {0};
-    const char *file = s->l.opt.chat_template, *src = s->l.model->chat_template;
-    int status = 0;
-    if (*file && !(status = file_read(file, 1 << 20, &text, e))) {
-        status = template_compile(text.data ? text.data : "", text.len, &s->tmpl, e);
-        if (status) err_prefix(e, "%s: ", file);
-    } else if (!*file && src) {
-        struct err why = {0};
-        if (template_compile(src, strlen(src), &s->tmpl, &why))
-            log_warn("the model's chat template cannot be used: %s", why.msg);
-    }
-    buf_free(&text);
-    return status;
-}
-
 static int load(struct serve *s, struct err *e)
 {
     double start = clock_s();
     struct buf text = {0};
     int status = launch_model(&s->l, false, &s->cancel, e);
-    if (!status) status = load_template(s, e);
+    if (!status) status = launch_template(&s->l, e);
     if (!status) status = launch_engine(&s->l, e);
     if (status) return status;
-    launch_budget(&s->l, engine_info(s->l.engine), &text);
+    launch_budget(engine_info(s->l.engine), &text);
     if (!text.failed) fprintf(stderr, "%s", text.data);
     buf_free(&text);
     while (engine_state(s->l.engine) == ENGINE_WARMING && !s->cancel)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     if (engine_state(s->l.engine) == ENGINE_FAILED)
         return err_set(e, ERR_IO, "%s: the model could not make its first token", s->l.path);
-    status = server_attach(s->server, s->l.engine, s->l.model, s->tmpl, e);
+    status = server_attach(s->server, s->l.engine, s->l.model, s->l.tmpl, e);
     if (!status)
         log_info("ready after %.2f s: %s on http://%s:%d", clock_s() - start, s->l.model->name, s->l.opt.host,
                  server_port(s->server));
@@ -167,7 +145,6 @@ int command_serve(int argc, char **argv)
     if (!status) configure(&s.l, &c);
     if (!status) status = server_open(&c, &s.server, &s.e);
     code = status ? command_fail(&s.e, code) : serve(&s, &set);
-    template_free(s.tmpl);
     launch_close(&s.l);
     return code;
 }

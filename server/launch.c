@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "file.h"
 #include "log.h"
+#include "template.h"
+#include "recipe.h"
 
 static int set_logging(const struct options *o, struct err *e)
 {
@@ -25,9 +28,8 @@ static int set_logging(const struct options *o, struct err *e)
 /* Options that other servers have and this one knows, but does not do yet: refused, never ignored. */
 static int refuse_unimplemented(const struct options *o, struct err *e)
 {
-    if (*o->quantization)
-        return err_param(e, ERR_UNSUPPORTED, "quantization",
-                         "--quantization: not implemented yet; use a quantised GGUF file");
+    enum recipe recipe;
+    if (recipe_parse(o->quantization, &recipe, e)) return e->code;
     if (o->tensor_parallel_size != 1)
         return err_param(e, ERR_UNSUPPORTED, "tensor-parallel-size",
                          "--tensor-parallel-size: only 1 is implemented");
@@ -51,6 +53,16 @@ int launch_options(struct launch *l, char command, int argc, char **argv, struct
     return status;
 }
 
+/* A folder of the user's cache. */
+static void cache_folder(const char *name, struct buf *out)
+{
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (xdg)
+        buf_fmt(out, "%s/inferd/%s", xdg, name);
+    else
+        buf_fmt(out, "%s/.cache/inferd/%s", home ? home : "", name);
+}
+
 int launch_find(struct launch *l, struct err *e)
 {
     const char *name = *l->opt.model ? l->opt.model : l->opt.n_arg ? l->opt.arg[0] : NULL;
@@ -58,14 +70,12 @@ int launch_find(struct launch *l, struct err *e)
         return err_param(
             e, ERR_INVALID, "model",
             "MODEL: a GGUF file, a Hugging Face folder or a name under the model cache is needed");
-    const char *cache = getenv("INFERD_MODELS"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    const char *cache = getenv("INFERD_MODELS");
     struct buf folder = {0}, path = {0};
     if (cache)
         buf_str(&folder, cache);
-    else if (xdg)
-        buf_fmt(&folder, "%s/inferd/models", xdg);
     else
-        buf_fmt(&folder, "%s/.cache/inferd/models", home ? home : "");
+        cache_folder("models", &folder);
     buf_str(&path, name);
     static const char *const endings[] = {"", ".gguf"};
     for (int i = 0; i < 2 && access(path.data ? path.data : "", F_OK); i++) {
@@ -99,13 +109,41 @@ int launch_backend(struct launch *l, struct err *e)
 
 int launch_model(struct launch *l, bool metadata_only, const volatile int *cancel, struct err *e)
 {
+    const char *kept = l->opt.quantization_cache;
+    struct buf folder = {0};
+    if (kept && !strcmp(kept, "auto")) {
+        cache_folder("quantized", &folder);
+        kept = folder.data;
+    }
     struct model_options mo = {.metadata_only = metadata_only,
                                .dummy = !strcmp(l->opt.load_format, "dummy"),
                                .dummy_seed = (uint64_t)l->opt.seed,
                                .dtype = l->opt.dtype,
                                .tokenizer = *l->opt.tokenizer ? l->opt.tokenizer : NULL,
+                               .quantization = l->opt.quantization,
+                               .quant_cache = kept && strcmp(kept, "none") ? kept : NULL,
+                               .pool = l->pool,
                                .cancel = cancel};
-    return model_load(l->path, l->backend, &mo, &l->model, e);
+    int status = model_load(l->path, l->backend, &mo, &l->model, e);
+    buf_free(&folder);
+    return status;
+}
+
+int launch_template(struct launch *l, struct err *e)
+{
+    struct buf text = {0};
+    const char *file = l->opt.chat_template, *src = l->model->chat_template;
+    int status = 0;
+    if (*file && !(status = file_read(file, 1 << 20, &text, e))) {
+        status = template_compile(text.data ? text.data : "", text.len, &l->tmpl, e);
+        if (status) err_prefix(e, "%s: ", file);
+    } else if (!*file && src) {
+        struct err why = {0};
+        if (template_compile(src, strlen(src), &l->tmpl, &why))
+            log_warn("the model's chat template cannot be used: %s", why.msg);
+    }
+    buf_free(&text);
+    return status;
 }
 
 static int parse_kv_type(const char *name, enum dtype *out)
@@ -113,9 +151,9 @@ static int parse_kv_type(const char *name, enum dtype *out)
     static const struct {
         const char *name;
         enum dtype type;
-    } types[] = {{"auto", DT_F16},    {"float16", DT_F16},   {"f16", DT_F16},
-                 {"half", DT_F16},    {"bfloat16", DT_BF16}, {"bf16", DT_BF16},
-                 {"float32", DT_F32}, {"f32", DT_F32},       {"float", DT_F32}};
+    } types[] = {{"auto", DT_F16},      {"float16", DT_F16}, {"f16", DT_F16},     {"half", DT_F16},
+                 {"bfloat16", DT_BF16}, {"bf16", DT_BF16},   {"float32", DT_F32}, {"f32", DT_F32},
+                 {"float", DT_F32},     {"int8", DT_I8},     {"q8", DT_I8}};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         if (strcmp(name, types[i].name)) continue;
         *out = types[i].type;
@@ -143,7 +181,7 @@ int launch_engine_config(const struct launch *l, struct engine_config *c, struct
                          "--gpu-memory-utilization: must be above 0 and at most 1");
     if (parse_kv_type(o->kv_cache_dtype, &c->kv_type))
         return err_param(e, ERR_INVALID, "kv-cache-dtype",
-                         "--kv-cache-dtype: must be auto, float32, float16 or bfloat16");
+                         "--kv-cache-dtype: must be auto, float32, float16, bfloat16 or int8");
     c->max_model_len = (int)o->max_model_len;
     if (o->max_num_seqs) c->max_num_seqs = o->max_num_seqs;
     c->max_batch_tokens = o->max_num_batched_tokens;
@@ -157,6 +195,7 @@ int launch_engine_config(const struct launch *l, struct engine_config *c, struct
     c->max_queue = o->max_queue;
     c->watchdog_s = o->watchdog_timeout;
     c->target_itl_ms = o->target_itl_ms;
+    c->weight_bytes = l->model->weight_bytes;
     return 0;
 }
 
@@ -172,6 +211,7 @@ int launch_engine(struct launch *l, struct err *e)
 void launch_close(struct launch *l)
 {
     if (l->engine) engine_close(l->engine);
+    template_free(l->tmpl);
     if (l->model) model_free(l->model);
     if (l->backend) cpu_backend_close(l->backend);
     pool_close(l->pool);
@@ -185,14 +225,13 @@ static void line(struct buf *out, const char *what, size_t bytes, const char *mo
     buf_fmt(out, "%-12s %9.1f MiB%s\n", what, (double)bytes / 1048576.0, more);
 }
 
-void launch_budget(const struct launch *l, const struct engine_info *info, struct buf *out)
+void launch_budget(const struct engine_info *info, struct buf *out)
 {
     char blocks[96];
     snprintf(blocks, sizeof blocks, "   %d blocks of %d tokens, context %d", info->n_block, info->block_size,
              info->max_model_len);
-    size_t weights = info->weight_bytes ? info->weight_bytes : l->model->weight_bytes;
-    line(out, "weights", weights, "");
+    line(out, "weights", info->weight_bytes, "");
     line(out, "KV cache", info->kv_bytes, blocks);
     line(out, "activations", info->activation_bytes, "");
-    line(out, "total", weights + info->kv_bytes + info->activation_bytes, "");
+    line(out, "total", info->weight_bytes + info->kv_bytes + info->activation_bytes, "");
 }

@@ -12,6 +12,7 @@ struct launch {
     struct backend *backend;
     struct model *model;
     struct metrics *metrics;
+    struct template *tmpl; /* NULL = none */
     struct engine *engine;
 };
 
@@ -22,8 +23,10 @@ int launch_find(struct launch *l, struct err *e);
 int launch_backend(struct launch *l, struct err *e);
 /* cancel: see model_options. metadata_only loads no weights. */
 int launch_model(struct launch *l, bool metadata_only, const volatile int *cancel, struct err *e);
+/* The template of --chat-template, else the model's. A model's template that does not compile is no reason
+ * not to serve: a warning says so, completions go on. */
+int launch_template(struct launch *l, struct err *e);
 int launch_engine_config(const struct launch *l, struct engine_config *c, struct err *e);
 int launch_engine(struct launch *l, struct err *e);
 void launch_close(struct launch *l);
-void launch_budget(const struct launch *l, const struct engine_info *info,
-                   struct buf *out); /* several lines */
+void launch_budget(const struct engine_info *info, struct buf *out); /* several lines */

@@ -64,7 +64,7 @@ static void get_bool(const cJSON *b, const char *key, bool *out, struct err *e)
     if (!e->code) json_get_bool(b, key, out, e);
 }
 
-static void set_defaults(const struct gen_defaults *d, struct gen_params *g)
+void api_gen_defaults(const struct gen_defaults *d, struct gen_params *g)
 {
     gen_params_init(g);
     if (d->temperature >= 0) g->temperature = d->temperature; /* false for NAN, too */
@@ -77,7 +77,7 @@ static void set_defaults(const struct gen_defaults *d, struct gen_params *g)
 static int get_sampling(const cJSON *b, const struct api_env *env, struct api_request *r, struct err *e)
 {
     struct gen_params *g = &r->gen;
-    set_defaults(&env->gen, g);
+    api_gen_defaults(&env->gen, g);
     bool skip_special = true;
     get_float(b, "temperature", 0, 2, false, &g->temperature, e);
     get_float(b, "top_p", 0, 1, true, &g->top_p, e);

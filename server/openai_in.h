@@ -46,6 +46,9 @@ int api_parse(enum api_kind kind, const cJSON *body, const struct api_env *env, 
               struct err *e);
 void api_request_free(struct api_request *r);
 
+/* The parameters of a request that says nothing: the model's own, where they are sane. */
+void api_gen_defaults(const struct gen_defaults *d, struct gen_params *g);
+
 /* For /tokenize too: a `model` field must name the served one. */
 int api_check_model(const cJSON *body, const struct api_env *env, struct err *e);
 int api_check_length(int n_tokens, const struct api_env *env, const char *param, struct err *e);

@@ -1,18 +1,18 @@
 #include "arrivals.h"
 #include <math.h>
-#include "rng.h"
+#include "draw.h"
 
 /* A gamma variate of the given shape and scale 1: Marsaglia and Tsang, "A simple method for generating gamma
  * variables" (2000); shapes below 1 by their boost U^(1/shape). */
 static double gamma_draw(double shape, uint64_t *random)
 {
-    double boost = shape < 1 ? pow(rng_uniform(random), 1 / shape) : 1;
+    double boost = shape < 1 ? pow(draw_uniform(random), 1 / shape) : 1;
     double d = (shape < 1 ? shape + 1 : shape) - 1.0 / 3, c = 1 / sqrt(9 * d);
     for (;;) {
-        double x = rng_normal(random), v = 1 + c * x;
+        double x = draw_normal(random), v = 1 + c * x;
         if (v <= 0) continue;
         v = v * v * v;
-        if (log(rng_uniform(random)) < 0.5 * x * x + d - d * v + d * log(v)) return boost * d * v;
+        if (log(draw_uniform(random)) < 0.5 * x * x + d - d * v + d * log(v)) return boost * d * v;
     }
 }
 

@@ -4,7 +4,7 @@
 #include <string.h>
 #include "json.h"
 #include "log.h"
-#include "rng.h"
+#include "draw.h"
 #include "vocab.h"
 
 static const char *const words[] = {"time",  "water", "house", "music", "paper", "green", "light", "small",
@@ -20,7 +20,7 @@ static int add_random_ids(struct vec_i32 *ids, int n, const struct vocab *v, uin
     if (vec_i32_reserve(ids, n)) return ERR_NOMEM;
     for (int i = 0; i < n; i++)
         ids->v[ids->n++] =
-            v->list.n ? v->list.v[rng_below(random, v->list.n)] : v->low + rng_below(random, v->count);
+            v->list.n ? v->list.v[draw_below(random, v->list.n)] : v->low + draw_below(random, v->count);
     return 0;
 }
 
@@ -36,7 +36,7 @@ static int make_random(struct prompt *p, const struct prompt *shared, int n, boo
     }
     struct buf text = {0};
     buf_str(&text, shared && shared->text ? shared->text : "");
-    for (int i = 0; i < n; i++) buf_fmt(&text, "%s ", words[rng_below(random, N_WORDS)]);
+    for (int i = 0; i < n; i++) buf_fmt(&text, "%s ", words[draw_below(random, N_WORDS)]);
     p->text = text.data;
     return text.failed ? no_memory(e) : 0;
 }
@@ -46,7 +46,7 @@ static int vary(int n, double ratio, uint64_t *random)
 {
     int low = (int)floor(n * (1 - ratio)), high = (int)ceil(n * (1 + ratio));
     if (low < 1) low = 1;
-    return high > low ? low + rng_below(random, high - low + 1) : low;
+    return high > low ? low + draw_below(random, high - low + 1) : low;
 }
 
 static int make_all_random(struct dataset *d, const struct serve_options *o, const struct vocab *v,
@@ -68,7 +68,7 @@ static int make_all_random(struct dataset *d, const struct serve_options *o, con
 static void shuffle(struct prompt *p, int n, uint64_t *random)
 {
     for (int i = n - 1; i > 0; i--) {
-        int k = rng_below(random, i + 1);
+        int k = draw_below(random, i + 1);
         struct prompt t = p[i];
         p[i] = p[k];
         p[k] = t;
@@ -145,7 +145,7 @@ static int load_sharegpt(struct dataset *d, const struct serve_options *o, struc
     for (int i = 0; entry && i < n; i++, item = item->next) entry[i] = item;
     bool asks = true;
     for (int i = n; !status && i > 0 && d->n < o->num_prompts; i--) { /* a shuffle, as far as it is needed */
-        int k = rng_below(random, i);
+        int k = draw_below(random, i);
         status = take_conversation(d, entry[k], o, c, model, &asks, e);
         entry[k] = entry[i - 1];
     }

@@ -1,5 +1,4 @@
 #include "result_json.h"
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -179,15 +178,4 @@ void result_json_name(struct buf *b, const struct serve_options *o, const char *
     buf_str(b, "qps");
     if (o->max_concurrency) buf_fmt(b, "-concurrency%d", o->max_concurrency);
     buf_fmt(b, "-%s-%s.json", base ? base + 1 : model, date);
-}
-
-int result_json_save(const char *path, const struct buf *text, bool append, struct err *e)
-{
-    if (text->failed) return err_set(e, ERR_NOMEM, "out of memory");
-    FILE *f = fopen(path, append ? "a" : "w");
-    if (!f) return err_set(e, ERR_IO, "%s: %s", path, strerror(errno));
-    bool good = !fseek(f, 0, SEEK_END) && (!append || ftell(f) <= 0 || fputc('\n', f) != EOF);
-    good = good && fwrite(text->data, 1, text->len, f) == text->len;
-    if (fclose(f)) good = false;
-    return good ? 0 : err_set(e, ERR_IO, "%s: %s", path, strerror(errno));
 }

@@ -6,5 +6,3 @@
 void result_json_write(struct buf *b, const struct serve_options *o, const char *model, const char *date,
                        const struct summary *s, const struct outcome *out, int n);
 void result_json_name(struct buf *b, const struct serve_options *o, const char *model, const char *date);
-/* Replaces the file, or appends a line to it. */
-int result_json_save(const char *path, const struct buf *text, bool append, struct err *e);

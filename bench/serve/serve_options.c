@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "clock.h"
-#include "rng.h"
+#include "draw.h"
 #include "summary.h"
 
 enum kind { STR, INT, NUM, FLAG, LIST };

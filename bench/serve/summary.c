@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include "result.h"
 
 const struct metric_name metric_names[METRIC_COUNT] = {
     {"ttft", "TTFT", "Time to First Token"},
@@ -28,14 +29,6 @@ static int compare_double(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-double summary_percentile(const double *v, int n, double p)
-{
-    if (!n) return 0;
-    double at = p / 100 * (n - 1);
-    int i = (int)at;
-    return i + 1 < n ? v[i] + (v[i + 1] - v[i]) * (at - i) : v[n - 1];
-}
-
 static void describe(struct distribution *d, double *v /* [n] seconds; gets sorted */, int n,
                      const struct serve_options *o)
 {
@@ -46,9 +39,9 @@ static void describe(struct distribution *d, double *v /* [n] seconds; gets sort
     for (int i = 0; i < n; i++) squares += (v[i] - mean) * (v[i] - mean);
     d->mean = mean * 1e3;
     d->std = n ? sqrt(squares / n) * 1e3 : 0;
-    d->median = summary_percentile(v, n, 50) * 1e3;
+    d->median = result_percentile(v, n, 50) * 1e3;
     for (int i = 0; i < o->n_percentile; i++)
-        d->percentile[i] = summary_percentile(v, n, o->percentile[i]) * 1e3;
+        d->percentile[i] = result_percentile(v, n, o->percentile[i]) * 1e3;
 }
 
 /* Seconds per token after the first; 0 for an answer of one token, which only goodput looks at. */

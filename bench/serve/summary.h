@@ -38,8 +38,6 @@ struct summary {
 bool summary_shows(const struct serve_options *o, enum metric m);
 int summary_fill(struct summary *s, const struct serve_options *o, const struct outcome *out, int n,
                  double duration, struct err *e);
-/* v[n] sorted ascending, p in 0..100: linear between the closest ranks, as numpy does; 0 if n is 0. */
-double summary_percentile(const double *v, int n, double p);
 void summary_number(struct buf *b, double v);  /* the shortest text that reads back as v: "4.0", "0.1" */
 void summary_percent(struct buf *b, double p); /* "99", "99.9" */
 void summary_report(struct buf *b, const struct summary *s,

@@ -129,20 +129,29 @@ static int take_kv(struct cursor *c, struct gguf_kv *kv)
 }
 
 /* Codes of the format's tensor types; those missing here are refused by number. */
+static const struct {
+    uint32_t code;
+    enum dtype type;
+} tensor_types[] = {{0, DT_F32},   {1, DT_F16},   {30, DT_BF16}, {8, DT_Q8_0},  {2, DT_Q4_0},
+                    {3, DT_Q4_1},  {6, DT_Q5_0},  {7, DT_Q5_1},  {10, DT_Q2_K}, {11, DT_Q3_K},
+                    {12, DT_Q4_K}, {13, DT_Q5_K}, {14, DT_Q6_K}};
+#define N_TENSOR_TYPE (sizeof tensor_types / sizeof *tensor_types)
+
 static bool tensor_type(uint32_t code, enum dtype *out)
 {
-    static const struct {
-        uint32_t code;
-        enum dtype type;
-    } map[] = {{0, DT_F32},   {1, DT_F16},   {30, DT_BF16}, {8, DT_Q8_0},  {2, DT_Q4_0},
-               {3, DT_Q4_1},  {6, DT_Q5_0},  {7, DT_Q5_1},  {10, DT_Q2_K}, {11, DT_Q3_K},
-               {12, DT_Q4_K}, {13, DT_Q5_K}, {14, DT_Q6_K}};
-    for (size_t i = 0; i < sizeof map / sizeof *map; i++)
-        if (map[i].code == code) {
-            *out = map[i].type;
+    for (size_t i = 0; i < N_TENSOR_TYPE; i++)
+        if (tensor_types[i].code == code) {
+            *out = tensor_types[i].type;
             return true;
         }
     return false;
+}
+
+uint32_t gguf_type_code(enum dtype t)
+{
+    for (size_t i = 0; i < N_TENSOR_TYPE; i++)
+        if (tensor_types[i].type == t) return tensor_types[i].code;
+    return UINT32_MAX;
 }
 
 static int tensor_fail(const struct cursor *c, const struct gguf_tensor *t, const char *what)

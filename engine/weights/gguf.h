@@ -64,6 +64,7 @@ struct gguf_str gguf_array_str(const struct gguf_kv *kv, uint64_t i);
 int64_t gguf_array_int(const struct gguf_kv *kv, uint64_t i); /* integer and bool elements */
 double gguf_array_num(const struct gguf_kv *kv, uint64_t i);  /* float and integer elements */
 
+uint32_t gguf_type_code(enum dtype t); /* the format's number of a tensor type; UINT32_MAX if it has none */
 int gguf_n_tensor(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor_at(const struct gguf *g, int i);
 const struct gguf_tensor *gguf_tensor(const struct gguf *g, const char *name);

@@ -4,6 +4,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include "pool.h"
+#include "quantize.h"
+#include "rng.h"
 #include "store_impl.h"
 
 /* Tensors that carry no weight: tables that are computed from the configuration. */
@@ -23,6 +26,29 @@ static struct tensor *find(const struct store *s, const char *name)
 const struct tensor *store_find(const struct store *s, const char *name) { return find(s, name); }
 size_t store_total_bytes(const struct store *s) { return s->total; }
 size_t store_used_bytes(const struct store *s) { return s->used; }
+void store_use_pool(struct store *s, struct pool *pool) { s->pool = pool; }
+
+size_t store_matrix_bytes(const struct store *s)
+{
+    size_t sum = 0;
+    for (int t = 0; t < DT_COUNT; t++) sum += s->type_bytes[t];
+    return sum;
+}
+
+void store_restart(struct store *s)
+{
+    for (int i = 0; i < s->n; i++) s->t[i].used = false;
+    memset(s->type_bytes, 0, sizeof s->type_bytes);
+    s->used = 0;
+}
+
+void store_replace(struct store *s, struct tensor *t, const struct gguf_tensor *by)
+{
+    s->total = s->total - t->bytes + by->bytes;
+    t->type = by->type;
+    t->data = by->data;
+    t->bytes = by->bytes;
+}
 
 void store_types(const struct store *s, char *out, size_t n)
 {
@@ -64,22 +90,15 @@ static int take(struct store *s, const char *name, int n_out, int n_in, struct t
     return 0;
 }
 
-/* Copied or converted already: the source pages need not stay resident. */
-static void drop_pages(const void *data, size_t bytes)
+void store_drop_pages(const void *data, size_t bytes)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)data + page - 1) & ~(page - 1),
               to = ((uintptr_t)data + bytes) & ~(page - 1);
     if (to > from) madvise((void *)from, to - from, MADV_DONTNEED);
 }
 
-/* splitmix64 (Steele, Lea, Flood 2014) of a counter: any part of a dummy tensor can be made alone. */
-static uint64_t mix(uint64_t x)
-{
-    x += 0x9e3779b97f4a7c15u;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
+/* Of a counter: any part of a dummy tensor can be made alone. */
+static uint64_t mix(uint64_t x) { return rng_mix(x + RNG_STEP); }
 
 static uint64_t name_key(const struct store *s, const char *name)
 {
@@ -99,28 +118,70 @@ static void dummy_row(uint64_t key, int64_t row, int n, float *out)
     }
 }
 
+static bool convert(const float *f, enum dtype as, void *dst, int64_t n)
+{
+    if (dtype_is_quant(as)) return quantize_row(as, f, dst, n);
+    if (as == DT_F32)
+        memcpy(dst, f, (size_t)n * sizeof *f);
+    else
+        dtype_from_f32(as, f, dst, n);
+    return true;
+}
+
+bool store_convert_row(const struct tensor *t, int64_t row, enum dtype as, float *f, void *dst)
+{
+    size_t bytes = dtype_row_bytes(t->type, t->dim[1]);
+    dtype_to_f32(t->type, (const unsigned char *)t->data + (size_t)row * bytes, f, t->dim[1]);
+    return convert(f, as, dst, t->dim[1]);
+}
+
+int store_bad_weight(const struct tensor *t, struct err *e)
+{
+    return err_param(e, ERR_INVALID, t->name,
+                     "tensor %s has a weight that is NaN, infinite or beyond %d: it cannot be quantised",
+                     t->name, QUANTIZE_MAX);
+}
+
 /* Fills dst with the rows in type `as`, from the tensor, or from nothing for dummy weights (t == NULL). */
+struct rows_job {
+    const struct store *s;
+    const struct tensor *t;
+    const struct matrix_spec *m;
+    enum dtype as;
+    unsigned char *dst;
+    int parts;
+    _Atomic bool bad, no_memory;
+};
+static void rows_task(void *arg, int i, int worker)
+{
+    struct rows_job *j = arg;
+    const struct matrix_spec *m = j->m;
+    size_t row = dtype_row_bytes(j->as, m->n_in);
+    uint64_t key = name_key(j->s, m->name);
+    float *f = malloc((size_t)m->n_in * sizeof *f);
+    if (!f) j->no_memory = true;
+    (void)worker;
+    int64_t first = (int64_t)m->n_row * i / j->parts, last = (int64_t)m->n_row * (i + 1) / j->parts;
+    for (int64_t r = first; f && r < last && !j->bad; r++) {
+        unsigned char *to = j->dst + (size_t)r * row;
+        if (!j->t) dummy_row(key, m->row + r, m->n_in, f);
+        if (j->t ? !store_convert_row(j->t, m->row + r, j->as, f, to) : !convert(f, j->as, to, m->n_in))
+            j->bad = true;
+    }
+    free(f);
+}
+
 static int make_rows(const struct store *s, const struct tensor *t, const struct matrix_spec *m,
                      enum dtype as, void *dst, struct err *e)
 {
-    size_t dst_row = dtype_row_bytes(as, m->n_in), src_row = t ? dtype_row_bytes(t->type, m->n_in) : 0;
-    uint64_t key = name_key(s, m->name);
-    float *f = malloc((size_t)m->n_in * sizeof *f);
-    if (!f) return store_no_memory(e);
-    for (int64_t i = 0; i < m->n_row; i++) {
-        unsigned char *to = (unsigned char *)dst + (size_t)i * dst_row;
-        if (t)
-            dtype_to_f32(t->type, (const unsigned char *)t->data + (size_t)(m->row + i) * src_row, f,
-                         m->n_in);
-        else
-            dummy_row(key, m->row + i, m->n_in, f);
-        if (as == DT_F32)
-            memcpy(to, f, dst_row);
-        else
-            dtype_from_f32(as, f, to, m->n_in);
-    }
-    free(f);
-    return 0;
+    struct rows_job j = {.s = s, .t = t, .m = m, .as = as, .dst = dst};
+    j.parts = s->pool ? 4 * pool_size(s->pool) : 1;
+    if (s->pool)
+        pool_run(s->pool, j.parts, rows_task, &j);
+    else
+        rows_task(&j, 0, 0);
+    if (j.no_memory) return store_no_memory(e);
+    return j.bad && t ? store_bad_weight(t, e) : 0;
 }
 
 int store_matrix(struct store *s, struct backend *be, const struct matrix_spec *m, struct weight **out,
@@ -138,6 +199,7 @@ int store_matrix(struct store *s, struct backend *be, const struct matrix_spec *
         return err_param(e, ERR_FORMAT, m->name, "tensor %s: rows of %d are not whole blocks", m->name,
                          m->n_in);
     s->type_bytes[as] += row * (size_t)m->n_row;
+    if (t) t->as = as;
     if (!be) return 0;
     if (t && as == type) {
         src = (const unsigned char *)t->data + (size_t)m->row * row;
@@ -152,8 +214,8 @@ int store_matrix(struct store *s, struct backend *be, const struct matrix_spec *
     int rc = be->ops->weight_pack(be, as, m->n_row, m->n_in, src, out, e);
     if (rc) err_prefix(e, "tensor %s: ", m->name);
     if (t)
-        drop_pages((const unsigned char *)t->data + (size_t)m->row * dtype_row_bytes(t->type, m->n_in),
-                   dtype_row_bytes(t->type, m->n_in) * (size_t)m->n_row);
+        store_drop_pages((const unsigned char *)t->data + (size_t)m->row * dtype_row_bytes(t->type, m->n_in),
+                         dtype_row_bytes(t->type, m->n_in) * (size_t)m->n_row);
     free(made);
     return rc;
 }

@@ -19,7 +19,9 @@ struct tensor {
     size_t bytes;
     int shard; /* index of its file */
     bool used;
+    enum dtype as; /* a matrix: the type that it was last asked for */
 };
+struct pool;
 struct store;
 
 int store_open_gguf(const struct gguf *g, struct store **out, struct err *e); /* borrows g */
@@ -29,17 +31,26 @@ int store_open_folder(const char *dir, struct store **out, struct err *e);
  */
 int store_open_dummy(uint64_t seed, enum dtype type, struct store **out, struct err *e);
 void store_close(struct store *s);
+/* What tells a file from another, or from itself before a change, added to that of the other files; to be
+ * taken before the file is opened. Folders do this themselves. */
+uint64_t store_identity(uint64_t others, const char *path);
+void store_set_identity(struct store *s, uint64_t identity);
+void store_use_pool(struct store *s, struct pool *pool); /* to convert with several threads; borrowed */
+/* Forgets what was asked for, except for the matrices' types, so that a model can be bound again. */
+void store_restart(struct store *s);
 
 /* NULL if absent. Does not count as use. Never for dummy stores. */
 const struct tensor *store_find(const struct store *s, const char *name);
 size_t store_total_bytes(const struct store *s);
 size_t store_used_bytes(const struct store *s); /* of the tensors asked for so far */
+size_t
+store_matrix_bytes(const struct store *s); /* of the matrices asked for so far, in the types asked for */
 /* The types of the matrices used, most frequent first, as "Q4_K Q6_K". */
 void store_types(const struct store *s, char *out, size_t n);
 
 /* Rows [row, row + n_row) of the matrix `name`, whose shape must be [n_out][n_in], packed for `be`. as: the
- * type to convert plain weights to, or DT_COUNT to keep the file's. be == NULL checks only, and *out stays
- * NULL. */
+ * type to convert or quantise plain weights to, or DT_COUNT to keep the file's. be == NULL checks only, and
+ * *out stays NULL. */
 struct matrix_spec {
     const char *name;
     int n_out, n_in, row, n_row;

@@ -1,12 +1,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "json.h"
+#include "rng.h"
 #include "store_impl.h"
 
 #define MAX_SHARD 1024
 #define MAX_INDEX (64u << 20)
+
+uint64_t store_identity(uint64_t others, const char *path)
+{
+    struct stat st;
+    if (stat(path, &st)) return others;
+    const uint64_t part[] = {(uint64_t)st.st_dev, (uint64_t)st.st_ino, (uint64_t)st.st_size,
+                             (uint64_t)st.st_mtim.tv_sec, (uint64_t)st.st_mtim.tv_nsec};
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) others = rng_mix(others + RNG_STEP + part[i]);
+    return others;
+}
+
+void store_set_identity(struct store *s, uint64_t identity) { s->identity = identity; }
 
 static int store_reserve(struct store *s, int extra, struct err *e)
 {
@@ -64,6 +78,7 @@ static int add_shard(struct store *s, const char *path, struct err *e)
     struct safetensors **shard = realloc(s->shard, ((size_t)s->n_shard + 1) * sizeof(struct safetensors *));
     if (!shard) return store_no_memory(e);
     s->shard = shard;
+    s->identity = store_identity(s->identity, path);
     if (safetensors_open(path, &shard[s->n_shard], e)) return e->code;
     const struct safetensors *f = shard[s->n_shard++];
     int n = safetensors_count(f);
@@ -180,6 +195,7 @@ void store_close(struct store *s)
     if (!s) return;
     for (int i = 0; s->owned && i < s->n; i++) free(s->owned[i]);
     for (int i = 0; i < s->n_shard; i++) safetensors_close(s->shard[i]);
+    gguf_close(s->copy);
     free(s->owned);
     free(s->shard);
     free(s->by_name);

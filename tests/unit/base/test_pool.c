@@ -1,4 +1,5 @@
-/* The worker pool: every thread runs each job once, whether the workers spin or sleep. */
+/* The worker pool: every task of each job runs once, whether the workers spin or sleep, or are kept from
+ * running. */
 #include <check.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -9,24 +10,45 @@
 #include "cpus.h"
 #include "pool.h"
 
-static void count(void *arg, int i, int n)
+enum { TASKS = 37 };
+struct counts {
+    atomic_int task[TASKS], bad;
+    int workers;
+};
+
+static void count(void *arg, int task, int worker)
 {
-    atomic_int *c = arg;
-    atomic_fetch_add(&c[i], 1);
-    ck_assert_int_lt(i, n);
+    struct counts *c = arg;
+    atomic_fetch_add(&c->task[task], 1);
+    if (worker < 0 || worker >= c->workers) c->bad = 1;
 }
 
-START_TEST(runs_every_thread_once)
+START_TEST(runs_every_task_once)
 {
     struct pool *p;
-    atomic_int c[8] = {0};
+    struct counts c = {.workers = _i};
+    int expected[TASKS] = {0};
     ck_assert_int_eq(pool_open(_i, &p, NULL), 0);
     ck_assert_int_eq(pool_size(p), _i);
     for (int job = 1; job <= 2000; job++) {
-        pool_run(p, count, c);
-        for (int i = 0; i < _i; i++) ck_assert_int_eq(c[i], job);
+        int n = job % (TASKS + 1);
+        pool_run(p, n, count, &c);
+        for (int i = 0; i < TASKS; i++) ck_assert_int_eq(c.task[i], expected[i] += i < n);
         if (job % 500 == 0) nanosleep(&(struct timespec){.tv_nsec = 30000000}, NULL); /* let them sleep */
     }
+    ck_assert_int_eq(c.bad, 0);
+    pool_close(p);
+}
+END_TEST
+
+/* More threads than the machine has CPUs: some of them do not run, and are not waited for. */
+START_TEST(absent_workers_are_not_waited_for)
+{
+    struct pool *p;
+    struct counts c = {.workers = 64};
+    ck_assert_int_eq(pool_open(64, &p, NULL), 0);
+    for (int job = 0; job < 300; job++) pool_run(p, TASKS, count, &c);
+    for (int i = 0; i < TASKS; i++) ck_assert_int_eq(c.task[i], 300);
     pool_close(p);
 }
 END_TEST
@@ -35,8 +57,8 @@ START_TEST(sleeps_when_idle)
 {
     struct pool *p;
     ck_assert_int_eq(pool_open(2, &p, NULL), 0);
-    atomic_int c[2] = {0};
-    pool_run(p, count, c);
+    struct counts c = {.workers = 2};
+    pool_run(p, TASKS, count, &c);
     nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
     struct timespec before, after;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
@@ -107,7 +129,8 @@ int main(void)
 {
     Suite *s = suite_create("pool");
     TCase *t = tcase_create("pool");
-    tcase_add_loop_test(t, runs_every_thread_once, 1, 5);
+    tcase_add_loop_test(t, runs_every_task_once, 1, 5);
+    tcase_add_test(t, absent_workers_are_not_waited_for);
     tcase_add_test(t, sleeps_when_idle);
     tcase_add_test(t, refuses_bad_sizes);
     tcase_add_test(t, quotas_bind_what_is_below_them);

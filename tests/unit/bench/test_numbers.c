@@ -4,6 +4,7 @@
 #include "arrivals.h"
 #include "json.h"
 #include "plot.h"
+#include "result.h"
 #include "result_json.h"
 #include "suites.h"
 
@@ -44,13 +45,13 @@ static void fill(struct outcome out[3]) /* two answers and a failure */
 START_TEST(percentiles_as_numpy)
 {
     const double v[] = {1, 2, 4, 8};
-    ck_assert_double_eq_tol(summary_percentile(v, 4, 0), 1, 1e-12);
-    ck_assert_double_eq_tol(summary_percentile(v, 4, 50), 3, 1e-12);
-    ck_assert_double_eq_tol(summary_percentile(v, 4, 90), 6.8, 1e-12); /* numpy.percentile([1,2,4,8], 90) */
-    ck_assert_double_eq_tol(summary_percentile(v, 4, 99), 7.88, 1e-12);
-    ck_assert_double_eq_tol(summary_percentile(v, 4, 100), 8, 1e-12);
-    ck_assert_double_eq_tol(summary_percentile(v, 1, 99), 1, 1e-12);
-    ck_assert_double_eq(summary_percentile(v, 0, 99), 0);
+    ck_assert_double_eq_tol(result_percentile(v, 4, 0), 1, 1e-12);
+    ck_assert_double_eq_tol(result_percentile(v, 4, 50), 3, 1e-12);
+    ck_assert_double_eq_tol(result_percentile(v, 4, 90), 6.8, 1e-12); /* numpy.percentile([1,2,4,8], 90) */
+    ck_assert_double_eq_tol(result_percentile(v, 4, 99), 7.88, 1e-12);
+    ck_assert_double_eq_tol(result_percentile(v, 4, 100), 8, 1e-12);
+    ck_assert_double_eq_tol(result_percentile(v, 1, 99), 1, 1e-12);
+    ck_assert_double_eq(result_percentile(v, 0, 99), 0);
 }
 END_TEST
 

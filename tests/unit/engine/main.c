@@ -7,6 +7,7 @@ int main(void)
     log_setup(LOG_ERROR, LOG_TEXT);
     SRunner *r = srunner_create(sampler_suite());
     srunner_add_suite(r, stop_suite());
+    srunner_add_suite(r, pace_suite());
     srunner_add_suite(r, engine_suite());
     srunner_add_suite(r, engine_life_suite());
     srunner_add_suite(r, engine_load_suite());

@@ -310,8 +310,8 @@ START_TEST(one_wake_between_two_takes)
 }
 END_TEST
 
-/* Steps of 4 ms against a target of 2: the budget falls, and long prompts come in smaller pieces. */
-START_TEST(budget_adapts_to_the_target)
+/* Steps of 4 ms against a target of 2: long prompts come in the smallest pieces beside a running stream. */
+START_TEST(prefill_yields_to_the_target)
 {
     struct engine_config c = small_config();
     c.target_itl_ms = 2;
@@ -382,7 +382,7 @@ Suite *engine_suite(void)
     tcase_add_test(t, bad_requests_are_refused);
     tcase_add_test(t, full_pool_ends_with_length);
     tcase_add_test(t, one_wake_between_two_takes);
-    tcase_add_test(t, budget_adapts_to_the_target);
+    tcase_add_test(t, prefill_yields_to_the_target);
     tcase_add_test(t, plans_respect_memory_and_limits);
     suite_add_tcase(s, t);
     return s;

@@ -122,7 +122,7 @@ static int check_item(const struct sim *m, const struct plan_item *it, bool deco
     return 0;
 }
 
-static int check_plan(const struct sim *m, const struct batch_plan *p, int budget)
+static int check_plan(const struct sim *m, const struct batch_plan *p)
 {
     int tok = 0, logits = 0, prefill = 0;
     if (p->n_item > m->sc.max_seqs || p->n_decode > p->n_item) WRONG("too many items");
@@ -135,8 +135,8 @@ static int check_plan(const struct sim *m, const struct batch_plan *p, int budge
             if (p->item[k].seq == p->item[i].seq) WRONG("a sequence is planned twice");
     }
     if (tok != p->n_tok || logits != p->n_logits) WRONG("the plan's sums are wrong");
-    if (tok > m->sc.max_batch_tokens || (tok > budget && prefill > 1))
-        WRONG("%d tokens, budget %d", tok, budget);
+    if (tok > m->sc.max_batch_tokens) WRONG("%d tokens", tok);
+    if (p->n_decode && prefill > m->s->max_prefill) WRONG("%d prompt tokens beside decodes", prefill);
     return 0;
 }
 
@@ -227,11 +227,10 @@ static int op_step(struct sim *m)
     struct batch_plan p;
     struct step_result res;
     struct seq *stuck;
-    int budget = m->s->budget;
     for (int i = 0; i < N_SLOT; i++)
         m->slot[i].was_running = m->slot[i].live && m->slot[i].q.state == SEQ_RUNNING;
     if (sched_step(m->s, &p, &stuck) != p.n_item) WRONG("sched_step miscounts");
-    if (check_plan(m, &p, budget) || check_order(m, &p, stuck)) return 1;
+    if (check_plan(m, &p) || check_order(m, &p, stuck)) return 1;
     if (compute(m, &p)) return 1;
     if (stuck) {
         m->sum.stuck++;
@@ -262,7 +261,7 @@ static int one_op(struct sim *m)
     if (op < 29 && x->live) drop(m, x);
     if (op == 29 && x->live) sched_preempt(m->s, &x->q);
     if (op == 30) kv_reset_prefix(m->kv);
-    if (op == 31) sched_set_budget(m->s, byte(m) - 20);
+    if (op == 31) sched_limit_prefill(m->s, byte(m) - 20);
     return 0;
 }
 

@@ -107,26 +107,32 @@ START_TEST(prefills_do_not_starve_decodes)
 }
 END_TEST
 
-START_TEST(budget_can_be_lowered)
+START_TEST(prefill_beside_decodes_can_be_limited)
 {
     struct rig r = rig_open(64, (struct sched_config){4, 32, 0, 0});
     struct seq *a = seq_add(&r, 1, 4, 50, 0), *b = seq_add(&r, 2, 4, 50, 0);
     step(&r);
     struct seq *c = seq_add(&r, 3, 60, 10, 0);
-    sched_set_budget(r.s, 10);
+    sched_limit_prefill(r.s, 8);
     plan_step(&r);
     ck_assert_int_eq(r.plan.n_tok, 10);
     ck_assert_int_eq(planned(&r, c), 8);
     commit_step(&r);
-    sched_set_budget(r.s, -5); /* decodes all go, and one token of prefill */
+    sched_limit_prefill(r.s, -5); /* decodes all go, and one token of prefill */
     plan_step(&r);
     ck_assert_int_eq(planned(&r, a), 1);
     ck_assert_int_eq(planned(&r, b), 1);
     ck_assert_int_eq(planned(&r, c), 1);
     commit_step(&r);
-    sched_set_budget(r.s, 1 << 30); /* not beyond the configured one */
+    sched_limit_prefill(r.s, 1 << 30); /* not beyond the budget */
     plan_step(&r);
     ck_assert_int_eq(r.plan.n_tok, 32);
+    commit_step(&r);
+    sched_remove(r.s, a);
+    sched_remove(r.s, b);
+    sched_limit_prefill(r.s, 5); /* nobody waits for the step */
+    plan_step(&r);
+    ck_assert_int_eq(planned(&r, c), 60 - 8 - 1 - 30);
     commit_step(&r);
     rig_close(&r);
 }
@@ -474,15 +480,15 @@ static void break_tail(struct rig *r) { r->s->waiting.tail = NULL; }
 static void break_computed(struct rig *r) { r->s->running.head->n_computed = 400; }
 static void break_tokens(struct rig *r) { r->s->running.head->n_computed++; }
 static void break_waiting(struct rig *r) { r->s->waiting.head->n_computed = 1; }
-static void break_budget(struct rig *r) { r->s->budget = 1000; }
+static void break_limit(struct rig *r) { r->s->max_prefill = 1000; }
 static void break_slots(struct rig *r) { r->s->c.max_seqs = 1; }
 static void break_leak(struct rig *r)
 {
     while (r->s->running.head) seq_list_remove(&r->s->running, r->s->running.head);
 }
-static void (*const damage[])(struct rig *) = {break_count,  break_state,    break_order,  break_link,
-                                               break_tail,   break_computed, break_tokens, break_waiting,
-                                               break_budget, break_slots,    break_leak};
+static void (*const damage[])(struct rig *) = {break_count, break_state,    break_order,  break_link,
+                                               break_tail,  break_computed, break_tokens, break_waiting,
+                                               break_limit, break_slots,    break_leak};
 
 /* The positive control for sched_check. The process ends with the test, which frees what damage made
  * unreachable. */
@@ -510,7 +516,7 @@ int main(void)
     tcase_add_test(t, decodes_first_then_chunks_then_new_ones);
     tcase_add_test(t, long_prompts_let_short_ones_pass);
     tcase_add_test(t, prefills_do_not_starve_decodes);
-    tcase_add_test(t, budget_can_be_lowered);
+    tcase_add_test(t, prefill_beside_decodes_can_be_limited);
     tcase_add_test(t, sequence_slots_are_limited);
     tcase_add_test(t, admission_follows_priority_then_arrival);
     tcase_add_test(t, watermark_keeps_blocks_back);

@@ -4,3 +4,4 @@
 TCase *gguf_tests(void);
 TCase *safetensors_tests(void);
 TCase *store_tests(void);
+TCase *quantize_tests(void);

@@ -1,0 +1,48 @@
+#include "recipe.h"
+#include <string.h>
+
+int recipe_parse(const char *name, enum recipe *out, struct err *e)
+{
+    static const struct {
+        const char *name;
+        enum recipe recipe;
+    } names[] = {{"", RECIPE_NONE},   {"none", RECIPE_NONE}, {"q8", RECIPE_Q8},
+                 {"q8_0", RECIPE_Q8}, {"int8", RECIPE_Q8},   {"q4", RECIPE_Q4},
+                 {"q4_k", RECIPE_Q4}, {"q4_k_m", RECIPE_Q4}, {"int4", RECIPE_Q4}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(name ? name : "", names[i].name)) {
+            *out = names[i].recipe;
+            return 0;
+        }
+    return err_param(e, ERR_INVALID, "quantization",
+                     "--quantization: must be none, q8 (also q8_0, int8) or q4 (also q4_k, q4_k_m, int4)");
+}
+
+/* Half of the layers: those at both ends, where errors do most harm, and every third between. */
+static bool sensitive_layer(int layer, int n)
+{
+    return layer < n / 8 || layer >= n * 7 / 8 || (layer - n / 8) % 3 == 2;
+}
+
+static bool is(const char *tensor, const char *a, const char *b)
+{
+    return !strcmp(tensor, a) || !strcmp(tensor, b);
+}
+
+/* The mixture known as Q4_K_M: 6 bits for the matrix of the logits, and for values and the way down in half
+ * of the layers; 4 for the rest. Rows that are not whole super-blocks of 256 take the next larger type in
+ * blocks of 32. */
+static enum dtype q4_type(const char *tensor, int layer, int n_layer, bool tied, int n_in)
+{
+    bool more = !strcmp(tensor, "output") || (tied && !strcmp(tensor, "token_embd"));
+    if (layer >= 0 && (is(tensor, "attn_v", "ffn_down") || !strcmp(tensor, "attn_qkv")))
+        more = sensitive_layer(layer, n_layer);
+    if (n_in % 256) return more ? DT_Q8_0 : DT_Q5_0;
+    return more ? DT_Q6_K : DT_Q4_K;
+}
+
+enum dtype recipe_type(enum recipe r, const char *tensor, int layer, int n_layer, bool tied, int n_in)
+{
+    if (r == RECIPE_NONE || n_in % 32) return DT_COUNT;
+    return r == RECIPE_Q8 ? DT_Q8_0 : q4_type(tensor, layer, n_layer, tied, n_in);
+}

@@ -22,12 +22,16 @@ struct pool {
         struct pool *pool;
         int i;
     } worker[POOL_MAX];
+    /* The job. Written before `open` says that there are tasks; whoever took a task may read it, since the
+     * job lasts until that task is done. */
     pool_fn *fn;
     void *arg;
-    bool stop;
-    _Alignas(64) _Atomic uint32_t job;      /* counts jobs; workers wait for it to change */
+    int n_task;
+    _Atomic bool stop;
+    _Alignas(64) _Atomic uint32_t open;     /* tasks that nobody has taken yet */
+    _Alignas(64) _Atomic uint32_t done;     /* tasks that are finished */
+    _Alignas(64) _Atomic uint32_t job;      /* counts jobs; sleepers wait for it to change */
     _Alignas(64) _Atomic uint32_t sleepers; /* workers in futex_wait on job */
-    _Alignas(64) _Atomic uint32_t pending;  /* workers that have not finished the current job */
 };
 
 static void cpu_relax(void)
@@ -44,52 +48,73 @@ static long futex(_Atomic uint32_t *word, int op, uint32_t value)
     return syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
 }
 
-static uint32_t wait_job(struct pool *p, uint32_t seen)
+/* Takes a task, if there is one; returns it, or -1. */
+static int take(struct pool *p)
 {
-    for (int i = 0; i < SPINS; i++) {
-        uint32_t job = atomic_load_explicit(&p->job, memory_order_acquire);
-        if (job != seen) return job;
-        cpu_relax();
-    }
+    uint32_t left = atomic_load_explicit(&p->open, memory_order_relaxed);
+    while (left)
+        if (atomic_compare_exchange_weak_explicit(&p->open, &left, left - 1, memory_order_acquire,
+                                                  memory_order_relaxed))
+            return p->n_task - (int)left;
+    return -1;
+}
+
+/* Runs tasks until none is left. */
+static bool work(struct pool *p, int worker)
+{
+    uint32_t n = 0;
+    for (int task; (task = take(p)) >= 0; n++) p->fn(p->arg, task, worker);
+    if (n) atomic_fetch_add_explicit(&p->done, n, memory_order_release);
+    return n;
+}
+
+static void sleep_until_job(struct pool *p, uint32_t seen)
+{
     atomic_fetch_add(&p->sleepers, 1);
     while (atomic_load(&p->job) == seen) futex(&p->job, FUTEX_WAIT, seen);
     atomic_fetch_sub(&p->sleepers, 1);
-    return atomic_load_explicit(&p->job, memory_order_acquire);
 }
 
 static void *worker_main(void *arg)
 {
     struct worker *w = arg;
     struct pool *p = w->pool;
-    uint32_t seen = 0;
-    for (;;) {
-        seen = wait_job(p, seen);
+    for (int idle = 0;;) {
+        uint32_t seen = atomic_load(&p->job);
         if (p->stop) return NULL;
-        p->fn(p->arg, w->i, p->n);
-        atomic_fetch_sub_explicit(&p->pending, 1, memory_order_release);
+        if (work(p, w->i)) {
+            idle = 0;
+        } else if (++idle < SPINS) {
+            cpu_relax();
+        } else {
+            sleep_until_job(p, seen);
+            idle = 0;
+        }
     }
 }
 
-static void start_job(struct pool *p)
+static void start_job(struct pool *p, uint32_t n_task)
 {
+    atomic_store(&p->open, n_task);
     atomic_fetch_add(&p->job, 1);
     if (atomic_load(&p->sleepers)) futex(&p->job, FUTEX_WAKE, INT32_MAX);
 }
 
-void pool_run(struct pool *p, pool_fn *fn, void *arg)
+void pool_run(struct pool *p, int n_task, pool_fn *fn, void *arg)
 {
-    if (p->n == 1) {
-        fn(arg, 0, 1);
+    if (p->n == 1 || n_task == 1) {
+        for (int i = 0; i < n_task; i++) fn(arg, i, 0);
         return;
     }
     p->fn = fn;
     p->arg = arg;
-    atomic_store_explicit(&p->pending, (uint32_t)p->n - 1, memory_order_relaxed);
-    start_job(p);
-    fn(arg, 0, p->n);
-    /* The others are about to finish; a machine with more runnable threads than cores gets the core back by
-     * yielding. */
-    for (int i = 0; atomic_load_explicit(&p->pending, memory_order_acquire); i++) {
+    p->n_task = n_task;
+    atomic_store_explicit(&p->done, 0, memory_order_relaxed);
+    start_job(p, (uint32_t)n_task);
+    work(p, 0);
+    /* The others are about to finish; on a machine with more runnable threads than cores one that has a task
+     * may be waiting for this core. */
+    for (int i = 0; atomic_load_explicit(&p->done, memory_order_acquire) < (uint32_t)n_task; i++) {
         if (i > SPINS) {
             sched_yield();
         } else {
@@ -123,7 +148,7 @@ void pool_close(struct pool *p)
 {
     if (!p) return;
     p->stop = true;
-    start_job(p);
+    start_job(p, 0);
     for (int i = 1; i < p->n; i++) pthread_join(p->thread[i], NULL);
     free(p);
 }

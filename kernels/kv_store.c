@@ -2,10 +2,10 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include "half.h"
+#include "hugemem.h"
 
-enum { HUGE_PAGE = 2 << 20, SLACK = 64 }; /* SLACK: a vector load may start in the last row's last 8 values */
+enum { SLACK = 64 }; /* SLACK: a vector load may start in the last row's last 8 values */
 
 static size_t row_bytes(const struct kv_geom *g)
 {
@@ -51,14 +51,11 @@ int kv_store_alloc(const struct kv_geom *g, struct kv_store **out, struct err *e
     kv->unit = 2 * kv->half;
     size_t block = kv_block_bytes(g), n;
     if (!block || __builtin_mul_overflow(block, (size_t)g->n_block, &n) ||
-        n > PTRDIFF_MAX - HUGE_PAGE - SLACK)
+        n > PTRDIFF_MAX - HUGE_BYTES - SLACK)
         goto fail;
-    kv->bytes = (n + SLACK + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    kv->bytes = (n + SLACK + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES;
     /* Pages come zeroed, and only when first touched. */
-    void *p = mmap(NULL, kv->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) goto fail;
-    (void)madvise(p, kv->bytes, MADV_HUGEPAGE); /* a hint: refusal costs speed only */
-    kv->mem = p;
+    if (!(kv->mem = hugemem_map(kv->bytes))) goto fail;
     *out = kv;
     return 0;
 fail:
@@ -69,7 +66,7 @@ fail:
 void kv_store_free(struct kv_store *kv)
 {
     if (!kv) return;
-    munmap(kv->mem, kv->bytes);
+    hugemem_unmap(kv->mem, kv->bytes);
     free(kv);
 }
 

@@ -4,7 +4,7 @@
 #include <sys/mman.h>
 #include "clock.h"
 
-enum { TRIES = 5 };
+enum { TRIES = 5, TASKS = 8 /* for each thread, so that all end together */ };
 static const size_t buffer_bytes = (size_t)256 << 20;
 
 struct part {
@@ -12,7 +12,8 @@ struct part {
     char *buffer;
     double (*rounds)(long);
     long n;
-    volatile double sink, done; /* what thread 0 did */
+    int tasks;
+    volatile double sink, done; /* of task 0 */
 };
 
 static const struct limit_kernels *kernels_of(enum cpu_isa isa)
@@ -27,25 +28,27 @@ static const struct limit_kernels *kernels_of(enum cpu_isa isa)
 #endif
 }
 
-static void touch_part(void *arg, int i, int n)
+static void touch_part(void *arg, int i, int worker)
 {
     struct part *p = arg;
-    size_t each = buffer_bytes / (size_t)n / 4096 * 4096;
+    size_t each = buffer_bytes / (size_t)p->tasks / 4096 * 4096;
+    (void)worker;
     memset(p->buffer + each * (size_t)i, i + 1, each);
 }
 
-static void read_part(void *arg, int i, int n)
+static void read_part(void *arg, int i, int worker)
 {
     struct part *p = arg;
-    size_t each = buffer_bytes / (size_t)n / 4096 * 4096;
+    size_t each = buffer_bytes / (size_t)p->tasks / 4096 * 4096;
+    (void)worker;
     double sum = p->k->read(p->buffer + each * (size_t)i, each);
     if (i == 0) p->sink = sum;
 }
 
-static void compute_part(void *arg, int i, int n)
+static void compute_part(void *arg, int i, int worker)
 {
     struct part *p = arg;
-    (void)n;
+    (void)worker;
     double done = p->rounds(p->n);
     if (i == 0) p->done = done;
 }
@@ -55,7 +58,7 @@ static double best_of(struct pool *pool, pool_fn *fn, struct part *p)
     double best = 1e9;
     for (int i = 0; i < TRIES; i++) {
         double t = clock_s();
-        pool_run(pool, fn, p);
+        pool_run(pool, p->tasks, fn, p);
         t = clock_s() - t;
         best = t < best ? t : best;
     }
@@ -65,14 +68,14 @@ static double best_of(struct pool *pool, pool_fn *fn, struct part *p)
 static double compute_rate(struct pool *pool, double (*rounds)(long), struct part *p)
 {
     p->rounds = rounds;
-    p->n = 4000000;
+    p->n = 4000000 / TASKS;
     double t = best_of(pool, compute_part, p);
-    return p->done * pool_size(pool) / t;
+    return p->done * p->tasks / t;
 }
 
 struct limits limits_measure(struct pool *pool, enum cpu_isa isa)
 {
-    struct part p = {.k = kernels_of(isa)};
+    struct part p = {.k = kernels_of(isa), .tasks = TASKS * pool_size(pool)};
     struct limits l = {0};
     if (!p.k) return l;
     l.fma = compute_rate(pool, p.k->fma, &p);
@@ -81,7 +84,7 @@ struct limits limits_measure(struct pool *pool, enum cpu_isa isa)
     if (mem == MAP_FAILED) return l;
     (void)madvise(mem, buffer_bytes, MADV_HUGEPAGE);
     p.buffer = mem;
-    pool_run(pool, touch_part, &p);
+    pool_run(pool, p.tasks, touch_part, &p);
     l.read = (double)buffer_bytes / best_of(pool, read_part, &p);
     munmap(mem, buffer_bytes);
     return l;

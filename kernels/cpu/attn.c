@@ -1,5 +1,4 @@
 /* Cuts a step's attention into tiles, and long contexts into spans, and deals them to the pool. */
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include "cpu.h"
@@ -22,7 +21,6 @@ struct attn_state {
     struct job *job; /* [max_rows] */
     size_t scratch, n_rec;
     float *mem; /* [threads][scratch], then n_rec floats for records */
-    _Atomic int64_t next;
 };
 struct step_run {
     const struct attn_args *a;
@@ -131,45 +129,53 @@ static void run_unit(const struct step_kernels *k, const struct attn_args *a, co
     if (span >= first && span < end) k->attn_span(&t, span, records(&t, j, span), scratch);
 }
 
-static void run_units(void *arg, int thread, int threads)
+/* The job of unit u, or of join u; *u becomes its number in the job. */
+static const struct job *job_of(const struct step_run *r, int64_t *u, bool join)
+{
+    const struct job *job = r->be->attn->job;
+    int lo = 0, hi = r->n_job - 1;
+    while (lo < hi) {
+        int mid = (lo + hi) / 2;
+        if (*u < (join ? job[mid].join_end : job[mid].end))
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    if (lo) *u -= join ? job[lo - 1].join_end : job[lo - 1].end;
+    return job + lo;
+}
+
+static void unit_task(void *arg, int task, int worker)
 {
     const struct step_run *r = arg;
     struct attn_state *s = r->be->attn;
-    (void)threads;
-    float *scratch = s->mem + (size_t)thread * s->scratch;
-    int64_t total = s->job[r->n_job - 1].end;
-    const struct job *j = s->job;
-    for (int64_t u; (u = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed)) < total;) {
-        while (u >= j->end) j++;
-        run_unit(r->be->step, r->a, j, u - (j > s->job ? j[-1].end : 0), scratch);
-    }
+    int64_t u = task;
+    const struct job *j = job_of(r, &u, false);
+    run_unit(r->be->step, r->a, j, u, s->mem + (size_t)worker * s->scratch);
 }
 
-static void run_joins(void *arg, int thread, int threads)
+static void join_task(void *arg, int task, int worker)
 {
     const struct step_run *r = arg;
-    struct attn_state *s = r->be->attn;
-    int64_t total = s->job[r->n_job - 1].join_end;
-    const struct job *j = s->job;
-    for (int64_t u = thread; u < total; u += threads) {
-        while (u >= j->join_end) j++;
-        struct attn_tile t = tile_of(r->a, j, u - (j > s->job ? j[-1].join_end : 0));
-        int first, end;
-        attn_spans(&t, &first, &end);
-        r->be->step->attn_join(&t, records(&t, j, first), attn_record(r->a->head_dim) * (size_t)j->rows);
-    }
+    int64_t u = task;
+    const struct job *j = job_of(r, &u, true);
+    struct attn_tile t = tile_of(r->a, j, u);
+    int first, end;
+    (void)worker;
+    attn_spans(&t, &first, &end);
+    r->be->step->attn_join(&t, records(&t, j, first), attn_record(r->a->head_dim) * (size_t)j->rows);
 }
 
-/* Head sizes and blocks that the SIMD kernels do not take: head by head with the scalar ones. */
-static void run_scalar(void *arg, int thread, int threads)
+/* Head sizes and blocks that the SIMD kernels do not take: with the scalar ones. Task: head h of the step's
+ * row u. */
+static void scalar_task(void *arg, int task, int worker)
 {
     const struct step_run *r = arg;
     const struct attn_args *a = r->a;
-    int64_t u = 0;
-    for (int k = 0; k < a->n_item; k++)
-        for (int i = 0; i < a->item[k].len; i++)
-            for (int h = 0; h < a->n_head; h++, u++)
-                if (u % threads == thread) ref_attn_head(a, &a->item[k], i, h);
+    int u = task / a->n_head, k = 0;
+    (void)worker;
+    for (; u >= a->item[k].len; k++) u -= a->item[k].len;
+    ref_attn_head(a, &a->item[k], u, task % a->n_head);
 }
 
 void cpu_attn(struct backend *base, const struct attn_args *a)
@@ -178,11 +184,13 @@ void cpu_attn(struct backend *base, const struct attn_args *a)
     struct step_run r = {a, be, 0};
     if (a->n_item == 0) return;
     if (!be->step || a->kv->kt != KV_TILE || a->head_dim % 8) {
-        pool_run(be->pool, run_scalar, &r);
+        int rows = 0;
+        for (int i = 0; i < a->n_item; i++) rows += a->item[i].len;
+        pool_run(be->pool, rows * a->n_head, scalar_task, &r);
         return;
     }
     r.n_job = plan(be->attn, a, pool_size(be->pool));
-    atomic_store_explicit(&be->attn->next, 0, memory_order_relaxed);
-    pool_run(be->pool, run_units, &r);
-    if (be->attn->job[r.n_job - 1].join_end) pool_run(be->pool, run_joins, &r);
+    const struct job *last = &be->attn->job[r.n_job - 1];
+    pool_run(be->pool, (int)last->end, unit_task, &r);
+    if (last->join_end) pool_run(be->pool, (int)last->join_end, join_task, &r);
 }

@@ -7,19 +7,22 @@
 
 /* Below so many values an op costs less than waking the pool is worth. */
 enum { SMALL = 32768 };
+enum { PARTS = 2 }; /* for each thread, so that one which comes late costs little */
 
 struct rows {
     const struct step_kernels *k;
     void (*fn)(const struct rows *r, int64_t r0, int64_t r1);
     const void *args;
-    int64_t n, unit; /* items in all; threads take multiples of unit */
+    int64_t n, unit; /* items in all; a part is a multiple of unit */
+    int parts;
 };
 
-static void run_part(void *arg, int i, int n)
+static void run_part(void *arg, int i, int worker)
 {
     const struct rows *r = arg;
-    int64_t units = (r->n + r->unit - 1) / r->unit, r0 = units * i / n * r->unit,
-            r1 = units * (i + 1) / n * r->unit;
+    (void)worker;
+    int64_t units = (r->n + r->unit - 1) / r->unit, r0 = units * i / r->parts * r->unit,
+            r1 = units * (i + 1) / r->parts * r->unit;
     if (r1 > r->n) r1 = r->n;
     if (r0 < r1) r->fn(r, r0, r1);
 }
@@ -33,7 +36,7 @@ static void run_rows(struct backend *base, struct rows *r, int64_t size)
     if (r->n * size < SMALL)
         r->fn(r, 0, r->n);
     else
-        pool_run(be->pool, run_part, r);
+        pool_run(be->pool, r->parts = PARTS * pool_size(be->pool), run_part, r);
 }
 
 static void add_norm_rows(const struct rows *r, int64_t r0, int64_t r1)

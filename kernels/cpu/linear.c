@@ -1,7 +1,6 @@
 /* The matrix products: activations are prepared once for a call (quantised, or only reordered, in blocks of
- * rows), then threads take panels of outputs from a common counter. K is never split and a row's arithmetic
+ * rows), then threads take panels of outputs. K is never split and a row's arithmetic
  * depends on nothing but the row, so results do not depend on n, on the row's place or on the threads. */
-#include <stdatomic.h>
 #include <stdlib.h>
 #include "cpu.h"
 #include "panel.h"
@@ -35,7 +34,6 @@ struct job {
     int n_panel;         /* of all outs; with glu of one */
     int blocks, n_piece; /* row blocks of a task; pieces of the rows */
     int panels, n_chunk; /* panels of a task; chunks of the panels */
-    atomic_int next_block, next_task;
 };
 
 static const struct panel_kernels *kernels_of(enum cpu_isa isa)
@@ -129,12 +127,10 @@ static void prepare_block(const struct job *j, int b)
         }
 }
 
-static void prepare_task(void *arg, int i, int n)
+static void prepare_task(void *arg, int b, int worker)
 {
-    struct job *j = arg;
-    (void)i, (void)n;
-    for (int b; (b = atomic_fetch_add_explicit(&j->next_block, 1, memory_order_relaxed)) < j->n_block;)
-        prepare_block(j, b);
+    (void)worker;
+    prepare_block(arg, b);
 }
 
 /* Units [u, u + units) of panel p, or the same k of plain weights, times block b. */
@@ -205,17 +201,22 @@ static void run_panel(const struct job *j, int p, int b0, int b1, struct worker 
     store_rows(o, PANEL * p, j->row0 + row, n, worker->f[0]);
 }
 
-static void panel_task(void *arg, int i, int n)
+static void panel_task(void *arg, int t, int worker)
 {
-    struct job *j = arg;
-    (void)n;
-    for (int t;
-         (t = atomic_fetch_add_explicit(&j->next_task, 1, memory_order_relaxed)) < j->n_piece * j->n_chunk;) {
-        int b0 = t / j->n_chunk * j->blocks, p0 = t % j->n_chunk * j->panels;
-        int b1 = b0 + j->blocks < j->n_block ? b0 + j->blocks : j->n_block;
-        for (int p = p0; p < p0 + j->panels && p < j->n_panel; p++)
-            run_panel(j, p, b0, b1, &j->st->worker[i]);
-    }
+    const struct job *j = arg;
+    int b0 = t / j->n_chunk * j->blocks, p0 = t % j->n_chunk * j->panels;
+    int b1 = b0 + j->blocks < j->n_block ? b0 + j->blocks : j->n_block;
+    for (int p = p0; p < p0 + j->panels && p < j->n_panel; p++)
+        run_panel(j, p, b0, b1, &j->st->worker[worker]);
+}
+
+/* What takes a microsecond or two is not worth waking anyone for. */
+static void run_tasks(struct cpu_backend *be, struct job *j, int n, pool_fn *fn, bool large)
+{
+    if (large)
+        pool_run(be->pool, n, fn, j);
+    else
+        for (int t = 0; t < n; t++) fn(j, t, 0);
 }
 
 static int ceil_div(int a, int b) { return (a + b - 1) / b; }
@@ -225,10 +226,7 @@ static void run_piece(struct cpu_backend *be, struct job *j)
 {
     int threads = pool_size(be->pool);
     j->n_block = ceil_div(j->n, j->st->kernels->block_rows);
-    if (j->n_block > 1 && (int64_t)j->n * j->n_in > 16384)
-        pool_run(be->pool, prepare_task, j);
-    else
-        prepare_task(j, 0, 1);
+    run_tasks(be, j, j->n_block, prepare_task, (int64_t)j->n * j->n_in > 16384);
 
     size_t row_bytes = j->quant ? (size_t)(j->n_in / UNIT) * sizeof(struct act_unit) : 0;
     int fit = row_bytes ? (int)(L2_BYTES / (row_bytes * BLOCK_ROWS)) : TILE_BLOCKS;
@@ -238,11 +236,8 @@ static void run_piece(struct cpu_backend *be, struct job *j)
     /* Some 16 tasks a thread: enough to even out a thread that lost its core for a while. */
     j->panels = ceil_div(j->n_panel, 16 * threads);
     j->n_chunk = ceil_div(j->n_panel, j->panels);
-    /* What takes a microsecond or two is not worth waking anyone for. */
-    if ((int64_t)j->n * j->n_panel * PANEL * j->n_in < 1 << 17)
-        panel_task(j, 0, 1);
-    else
-        pool_run(be->pool, panel_task, j);
+    run_tasks(be, j, j->n_piece * j->n_chunk, panel_task,
+              (int64_t)j->n * j->n_panel * PANEL * j->n_in >= 1 << 17);
 }
 
 static void run(struct cpu_backend *be, struct job *j, const float *x, int n)
@@ -262,8 +257,6 @@ static void run(struct cpu_backend *be, struct job *j, const float *x, int n)
     for (; j->row0 < n; j->row0 += j->n) {
         j->x = x + (size_t)j->row0 * (size_t)j->n_in;
         j->n = n - j->row0 < st->rows ? n - j->row0 : st->rows;
-        atomic_store(&j->next_block, 0);
-        atomic_store(&j->next_task, 0);
         run_piece(be, j);
     }
 }

@@ -70,14 +70,14 @@ struct pack_job {
     const uint8_t *src;
     size_t row_bytes;
 };
-static void pack_task(void *arg, int i, int n)
+static void pack_task(void *arg, int panel, int worker)
 {
     struct pack_job *j = arg;
     const struct weight *w = j->w;
-    int first = (int)((int64_t)w->n_panel * i / n), last = (int)((int64_t)w->n_panel * (i + 1) / n);
-    for (int row = first * PANEL; row < last * PANEL && row < w->n_out; row++)
+    (void)worker;
+    for (int row = panel * PANEL; row < (panel + 1) * PANEL && row < w->n_out; row++)
         panel_pack_row(w->type, w->n_in, j->src + j->row_bytes * (size_t)row,
-                       w->data + w->panel_bytes * (size_t)(row / PANEL), row % PANEL);
+                       w->data + w->panel_bytes * (size_t)panel, row % PANEL);
 }
 
 int cpu_weight_pack(struct backend *base, enum dtype t, int n_out, int n_in, const void *src,
@@ -105,7 +105,7 @@ int cpu_weight_pack(struct backend *base, enum dtype t, int n_out, int n_in, con
         return rc;
     }
     struct pack_job job = {w, src, row};
-    pool_run(be->pool, pack_task, &job);
+    pool_run(be->pool, w->n_panel, pack_task, &job);
     *out = w;
     return 0;
 }

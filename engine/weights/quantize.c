@@ -164,8 +164,9 @@ static float q6_refit(const struct q6_super *s, float d)
 {
     double xq = 0, qq = 0;
     for (int i = 0; i < SUPER; i++) {
-        float scale = d * (float)s->sc[i / 16], q = 0;
-        if (scale != 0) q = rintf(fmaxf(fminf(s->x[i] / scale, 31), -32)) * (float)s->sc[i / 16];
+        int group = i / 16;
+        float sc = (float)s->sc[group], scale = d * sc, q = 0;
+        if (scale != 0) q = rintf(fmaxf(fminf(s->x[i] / scale, 31), -32)) * sc;
         xq += (double)s->w[i] * s->x[i] * q;
         qq += (double)s->w[i] * q * q;
     }
@@ -190,7 +191,8 @@ static void to_q6_k(const float *x, uint8_t *b)
     d = round_half(d * max);
     for (int i = 0; i < SUPER; i++) {
         int8_t q;
-        codes_symmetric(x + i, 1, d * (float)s.sc[i / 16], -32, 31, &q);
+        int group = i / 16;
+        codes_symmetric(x + i, 1, d * (float)s.sc[group], -32, 31, &q);
         int v = q + 32, half = i / 128, part = i / 32 % 4;
         b[64 * half + i % 64] |= (uint8_t)((v & 15) << (part >= 2 ? 4 : 0));
         b[128 + 32 * half + i % 32] |= (uint8_t)(v >> 4 << 2 * part);

@@ -59,7 +59,7 @@ START_TEST(completions)
     ck_assert_str_eq(cJSON_GetArrayItem(json_get(j, "generated_texts"), 19)->valuestring, "xxxx");
     ck_assert_int_eq(cJSON_GetArraySize(json_get(j, "itls")->child), 3);
     ck_assert_int_eq(f.completions, 23);
-    ck_assert_int_le(f.accepted, 3); /* connections are used again */
+    ck_assert_int_le(f.accepted, 3);                                  /* connections are used again */
     ck_assert_ptr_nonnull(strstr(f.last_head, "x-request-id: id-1")); /* 17, 18 or 19: three run at once */
     ck_assert_ptr_nonnull(strstr(f.last_head, "X-Me: 1\r\n"));
     ck_assert_ptr_nonnull(strstr(f.last_head, "Authorization: Bearer secret\r\n"));

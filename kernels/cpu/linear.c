@@ -233,8 +233,9 @@ static void run_piece(struct cpu_backend *be, struct job *j)
     j->blocks = fit < 1 ? 1 : fit > TILE_BLOCKS ? TILE_BLOCKS : fit;
     j->n_piece = ceil_div(j->n_block, j->blocks);
     j->blocks = ceil_div(j->n_block, j->n_piece);
-    /* Some 16 tasks a thread: enough to even out a thread that lost its core for a while. */
-    j->panels = ceil_div(j->n_panel, 16 * threads);
+    /* A few tasks a thread even out one that lost its core for a while; more of them would be too short a run
+     * of memory for the hardware to read ahead. */
+    j->panels = ceil_div(j->n_panel, 4 * threads);
     j->n_chunk = ceil_div(j->n_panel, j->panels);
     run_tasks(be, j, j->n_piece * j->n_chunk, panel_task,
               (int64_t)j->n * j->n_panel * PANEL * j->n_in >= 1 << 17);

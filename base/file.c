@@ -1,6 +1,7 @@
 #include "file.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -69,4 +70,15 @@ int file_read(const char *path, size_t max, struct buf *out, struct err *e)
     }
     close(fd);
     return status;
+}
+
+int file_write(const char *path, const struct buf *text, bool append, struct err *e)
+{
+    if (text->failed) return err_set(e, ERR_NOMEM, "out of memory");
+    FILE *f = fopen(path, append ? "a" : "w");
+    if (!f) return err_set(e, ERR_IO, "%s: %s", path, strerror(errno));
+    bool good = !fseek(f, 0, SEEK_END) && (!append || ftell(f) <= 0 || fputc('\n', f) != EOF);
+    good = good && fwrite(text->data, 1, text->len, f) == text->len;
+    if (fclose(f)) good = false;
+    return good ? 0 : err_set(e, ERR_IO, "%s: %s", path, strerror(errno));
 }

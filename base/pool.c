@@ -102,7 +102,7 @@ static void start_job(struct pool *p, uint32_t n_task)
 
 void pool_run(struct pool *p, int n_task, pool_fn *fn, void *arg)
 {
-    if (p->n == 1 || n_task == 1) {
+    if (pool_size(p) == 1 || n_task == 1) {
         for (int i = 0; i < n_task; i++) fn(arg, i, 0);
         return;
     }
@@ -153,4 +153,4 @@ void pool_close(struct pool *p)
     free(p);
 }
 
-int pool_size(const struct pool *p) { return p->n; }
+int pool_size(const struct pool *p) { return p ? p->n : 1; }

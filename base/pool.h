@@ -12,6 +12,7 @@ typedef void pool_fn(void *arg, int task, int worker);
 
 int pool_open(int n_threads, struct pool **out, struct err *e); /* n_threads >= 1; 0 = pool_cpus() */
 void pool_close(struct pool *p);
+/* NULL is a pool of the caller alone. */
 int pool_size(const struct pool *p);
 void pool_run(struct pool *p, int n_task, pool_fn *fn, void *arg);
 /* Usable CPUs: the smallest of the affinity mask, the cgroup quota (v1, v2) and the physical cores. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "clock.h"
+#include "file.h"
 #include "log.h"
 #include "request.h"
 #include "result.h"
@@ -53,12 +54,6 @@ static int run_batch(const struct engine_bench *b, struct engine *en, int vocab,
     return status;
 }
 
-static int compare_double(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static int run_latency(const struct engine_bench *b, struct engine *en, int vocab, struct err *e)
 {
     static const int percents[] = {10, 25, 50, 75, 90, 99};
@@ -77,7 +72,7 @@ static int run_latency(const struct engine_bench *b, struct engine *en, int voca
         buf_fmt(&json, "{\"avg_latency\": %.9g, \"latencies\": [", sum / b->iterations);
         for (int i = 0; i < b->iterations; i++) buf_fmt(&json, "%s%.9g", i ? ", " : "", t[i]);
         buf_str(&json, "], \"percentiles\": {");
-        qsort(t, (size_t)b->iterations, sizeof *t, compare_double);
+        result_sort(t, b->iterations);
         printf("Avg latency: %.6f seconds\n", sum / b->iterations);
         for (int i = 0; i < 6; i++) {
             double v = result_percentile(t, b->iterations, percents[i]);
@@ -85,7 +80,7 @@ static int run_latency(const struct engine_bench *b, struct engine *en, int voca
             buf_fmt(&json, "%s\"%d\": %.9g", i ? ", " : "", percents[i], v);
         }
         buf_str(&json, "}}\n");
-        if (b->json) status = result_save(b->json, &json, false, e);
+        if (b->json) status = file_write(b->json, &json, false, e);
     }
     buf_free(&json);
     free(t);
@@ -109,7 +104,7 @@ static int run_throughput(const struct engine_bench *b, struct engine *en, int v
             "{\"elapsed_time\": %.9g, \"num_requests\": %d, \"total_num_tokens\": %lld, "
             "\"requests_per_second\": %.9g, \"tokens_per_second\": %.9g}\n",
             seconds, b->num_prompts, in + out, requests, tokens);
-    status = result_save(b->json, &json, false, e);
+    status = file_write(b->json, &json, false, e);
     buf_free(&json);
     return status;
 }

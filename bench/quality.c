@@ -65,7 +65,7 @@ struct score_job {
     const float *logits, *base; /* [n][vocab]; base may be NULL */
     const int32_t *next;        /* [n] the tokens that came */
     struct score *out;          /* [n] */
-    int n, vocab;
+    int vocab;
 };
 
 /* exp(v) for v <= 0, 0 below -80: v = n ln2 + r, and Taylor's series for exp(r) to r^6. Within 3e-7, and
@@ -141,7 +141,7 @@ static int score_window(struct side *model, struct side *base, const int32_t *to
         float *x = NULL, *y = NULL;
         if (runner_logits(model->r, at, k, &x, e) || (base && runner_logits(base->r, at, k, &y, e)))
             return e->code;
-        struct score_job j = {x, y, tok + n - scored + at, out + at, k, vocab};
+        struct score_job j = {x, y, tok + n - scored + at, out + at, vocab};
         pool_run(pool, k, score_row, &j);
     }
     return 0;
@@ -152,12 +152,6 @@ static int score_window(struct side *model, struct side *base, const int32_t *to
 struct summary_of {
     double ppl, base_ppl, ratio, ratio_error, kl, kl_99, same_top;
 };
-
-static int compare_double(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 static int summarise(const struct score *s, int n, struct summary_of *o, struct err *e)
 {
@@ -172,7 +166,7 @@ static int summarise(const struct score *s, int n, struct summary_of *o, struct 
     }
     double mean = (nll - base) / n;
     for (int i = 0; i < n; i++) spread += pow(s[i].nll - s[i].base_nll - mean, 2);
-    qsort(sorted, (size_t)n, sizeof *sorted, compare_double);
+    result_sort(sorted, n);
     *o = (struct summary_of){.ppl = exp(nll / n),
                              .base_ppl = exp(base / n),
                              .ratio = exp(mean),
@@ -209,7 +203,7 @@ static int report(const struct quality *q, const struct model *m, const struct m
                 o.base_ppl, o.ratio, o.ratio_error, o.kl, o.kl_99, o.same_top);
     }
     buf_str(&json, "}\n");
-    int status = q->json ? result_save(q->json, &json, false, e) : 0;
+    int status = q->json ? file_write(q->json, &json, false, e) : 0;
     buf_free(&json);
     return status;
 }

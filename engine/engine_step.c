@@ -86,10 +86,7 @@ static int sample_rows(struct engine *en, int n_row, struct err *e)
         struct slice s = {.en = en, .row = en->row + at, .n = n_row - at < max ? n_row - at : max};
         int status = runner_logits(en->runner, at, s.n, &s.logits, e);
         if (status) return status;
-        if (en->pool)
-            pool_run(en->pool, s.n, slice_row, &s);
-        else
-            for (int k = 0; k < s.n; k++) slice_row(&s, k, 0);
+        pool_run(en->pool, s.n, slice_row, &s);
     }
     return 0;
 }

@@ -5,6 +5,7 @@
 #include "bench_case.h"
 #include "bench_roofline.h"
 #include "clock.h"
+#include "file.h"
 
 bool bench_wants(const struct bench *b, const char *op) { return !b->op || !strcmp(b->op, op); }
 
@@ -161,10 +162,7 @@ static int save_plot(const struct bench *b, struct err *e)
     struct buf svg = {0};
     snprintf(title, sizeof title, "%d threads, level %s", pool_size(b->pool), b->be->isa);
     bench_roofline(&svg, &b->limits, title, b->dot, b->lines);
-    FILE *f = svg.failed ? NULL : fopen(b->plot, "w");
-    bool good = f && fwrite(svg.data, 1, svg.len, f) == svg.len;
-    if (f && fclose(f)) good = false;
-    int status = good ? 0 : err_set(e, ERR_IO, "%s: the picture cannot be written", b->plot);
+    int status = file_write(b->plot, &svg, false, e);
     buf_free(&svg);
     return status;
 }

@@ -1,8 +1,8 @@
 #include "machine_limits.h"
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include "clock.h"
+#include "hugemem.h"
 
 enum { TRIES = 5, TASKS = 8 /* for each thread, so that all end together */ };
 static const size_t buffer_bytes = (size_t)256 << 20;
@@ -80,12 +80,9 @@ struct limits limits_measure(struct pool *pool, enum cpu_isa isa)
     if (!p.k) return l;
     l.fma = compute_rate(pool, p.k->fma, &p);
     l.int8 = compute_rate(pool, p.k->int8, &p);
-    void *mem = mmap(NULL, buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mem == MAP_FAILED) return l;
-    (void)madvise(mem, buffer_bytes, MADV_HUGEPAGE);
-    p.buffer = mem;
+    if (!(p.buffer = hugemem_map(buffer_bytes))) return l;
     pool_run(pool, p.tasks, touch_part, &p);
     l.read = (double)buffer_bytes / best_of(pool, read_part, &p);
-    munmap(mem, buffer_bytes);
+    hugemem_unmap(p.buffer, buffer_bytes);
     return l;
 }

@@ -10,12 +10,12 @@
 #include "bench.h"
 #include "clock.h"
 #include "dataset.h"
+#include "file.h"
 #include "load.h"
 #include "log.h"
 #include "plot.h"
 #include "result_json.h"
 #include "draw.h"
-#include "result.h"
 
 struct session {
     struct serve_options opt;
@@ -203,14 +203,14 @@ static int save_plots(const struct session *s, const char *json_path, struct err
     int status = 0;
     if (!s->opt.plot && !s->opt.plot_timeline) return 0;
     plot_svg(&svg, &s->opt, s->model.data, &s->sum, s->out, s->data.n);
-    if (s->opt.plot) status = result_save(s->opt.plot, &svg, false, e);
+    if (s->opt.plot) status = file_write(s->opt.plot, &svg, false, e);
     if (!status && s->opt.plot_timeline && !svg.failed) {
         size_t n = strlen(json_path);
         if (n > 5 && !strcmp(json_path + n - 5, ".json")) n -= 5;
         buf_fmt(&path, "%.*s.timeline.html", (int)n, json_path);
         plot_html(&html, &svg);
         status =
-            path.failed ? err_set(e, ERR_NOMEM, "out of memory") : result_save(path.data, &html, false, e);
+            path.failed ? err_set(e, ERR_NOMEM, "out of memory") : file_write(path.data, &html, false, e);
     }
     buf_free(&svg);
     buf_free(&html);
@@ -233,7 +233,7 @@ static int save(const struct session *s, struct err *e)
     if (path.failed) status = err_set(e, ERR_NOMEM, "out of memory");
     if (!status && (o->save_result || o->append_result)) {
         result_json_write(&text, o, s->model.data, date, &s->sum, s->out, s->data.n);
-        status = result_save(path.data, &text, o->append_result, e);
+        status = file_write(path.data, &text, o->append_result, e);
     }
     if (!status) status = save_plots(s, path.data, e);
     buf_free(&text);

@@ -23,17 +23,11 @@ bool summary_shows(const struct serve_options *o, enum metric m)
     return false;
 }
 
-static int compare_double(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void describe(struct distribution *d, double *v /* [n] seconds; gets sorted */, int n,
                      const struct serve_options *o)
 {
     double sum = 0, squares = 0;
-    qsort(v, (size_t)n, sizeof *v, compare_double);
+    result_sort(v, n);
     for (int i = 0; i < n; i++) sum += v[i];
     double mean = n ? sum / n : 0;
     for (int i = 0; i < n; i++) squares += (v[i] - mean) * (v[i] - mean);
@@ -116,8 +110,8 @@ static int find_peak_concurrency(struct summary *s, const struct outcome *out, i
         starts[count] = out[i].start;
         ends[count++] = out[i].start + out[i].latency;
     }
-    qsort(starts, (size_t)count, sizeof *starts, compare_double);
-    qsort(ends, (size_t)count, sizeof *ends, compare_double);
+    result_sort(starts, count);
+    result_sort(ends, count);
     for (int i = 0; i < count; i++) {
         while (left < count && ends[left] <= starts[i]) left++;
         if (i + 1 - left > s->peak_concurrency) s->peak_concurrency = i + 1 - left;

@@ -216,10 +216,7 @@ static int job_run(struct job *j, struct err *e)
     j->source = calloc((size_t)total, sizeof *j->source);
     j->out = calloc((size_t)total, sizeof *j->out);
     if (!j->source || !j->out) return store_no_memory(e);
-    if (j->w->pool)
-        pool_run(j->w->pool, pool_size(j->w->pool), job_task, j);
-    else
-        job_task(j, 0, 0);
+    pool_run(j->w->pool, pool_size(j->w->pool), job_task, j);
     if (j->no_memory) return store_no_memory(e);
     if (j->cancelled) return err_set(e, ERR_CLOSED, "loading was given up");
     if (j->io_error) return err_set(e, ERR_IO, "%s", strerror(j->io_error));

@@ -175,11 +175,8 @@ static int make_rows(const struct store *s, const struct tensor *t, const struct
                      enum dtype as, void *dst, struct err *e)
 {
     struct rows_job j = {.s = s, .t = t, .m = m, .as = as, .dst = dst};
-    j.parts = s->pool ? 4 * pool_size(s->pool) : 1;
-    if (s->pool)
-        pool_run(s->pool, j.parts, rows_task, &j);
-    else
-        rows_task(&j, 0, 0);
+    j.parts = 4 * pool_size(s->pool);
+    pool_run(s->pool, j.parts, rows_task, &j);
     if (j.no_memory) return store_no_memory(e);
     return j.bad && t ? store_bad_weight(t, e) : 0;
 }

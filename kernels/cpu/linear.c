@@ -210,14 +210,8 @@ static void panel_task(void *arg, int t, int worker)
         run_panel(j, p, b0, b1, &j->st->worker[worker]);
 }
 
-/* What takes a microsecond or two is not worth waking anyone for. */
-static void run_tasks(struct cpu_backend *be, struct job *j, int n, pool_fn *fn, bool large)
-{
-    if (large)
-        pool_run(be->pool, n, fn, j);
-    else
-        for (int t = 0; t < n; t++) fn(j, t, 0);
-}
+/* What takes a microsecond or two is not worth waking anyone for: the caller does it alone. */
+static struct pool *helpers(const struct cpu_backend *be, bool large) { return large ? be->pool : NULL; }
 
 static int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
@@ -226,7 +220,7 @@ static void run_piece(struct cpu_backend *be, struct job *j)
 {
     int threads = pool_size(be->pool);
     j->n_block = ceil_div(j->n, j->st->kernels->block_rows);
-    run_tasks(be, j, j->n_block, prepare_task, (int64_t)j->n * j->n_in > 16384);
+    pool_run(helpers(be, (int64_t)j->n * j->n_in > 16384), j->n_block, prepare_task, j);
 
     size_t row_bytes = j->quant ? (size_t)(j->n_in / UNIT) * sizeof(struct act_unit) : 0;
     int fit = row_bytes ? (int)(L2_BYTES / (row_bytes * BLOCK_ROWS)) : TILE_BLOCKS;
@@ -237,8 +231,8 @@ static void run_piece(struct cpu_backend *be, struct job *j)
      * of memory for the hardware to read ahead. */
     j->panels = ceil_div(j->n_panel, 4 * threads);
     j->n_chunk = ceil_div(j->n_panel, j->panels);
-    run_tasks(be, j, j->n_piece * j->n_chunk, panel_task,
-              (int64_t)j->n * j->n_panel * PANEL * j->n_in >= 1 << 17);
+    pool_run(helpers(be, (int64_t)j->n * j->n_panel * PANEL * j->n_in >= 1 << 17), j->n_piece * j->n_chunk,
+             panel_task, j);
 }
 
 static void run(struct cpu_backend *be, struct job *j, const float *x, int n)

@@ -83,8 +83,12 @@ static void vector(struct binder *x, const char *hf, const char *gguf, const cha
 {
     char name[160];
     struct bind *b = x->b;
+    float *host;
     name_of(x, hf, gguf, tail, name);
-    if (stopped(x) || store_vector(b->store, name, n, offset, !b->be, out, b->e)) return;
+    if (stopped(x) || store_vector(b->store, name, n, offset, !b->be, &host, b->e)) return;
+    if (b->be && !b->be->ops->mem_alloc(b->be, (size_t)n * sizeof(float), (void **)out, b->e))
+        b->be->ops->mem_write(b->be, *out, host, (size_t)n * sizeof(float));
+    free(host);
     b->m->n_param += n;
     b->m->weight_bytes += (size_t)n * sizeof(float);
 }

@@ -54,7 +54,7 @@ static int check_config(const struct arch *a, const struct engine_config *c, str
 static size_t pool_bytes(const struct engine_config *c, size_t weights, size_t loaded, size_t activations)
 {
     if (c->kv_bytes) return c->kv_bytes;
-    size_t available = memory_available();
+    size_t available = c->available ? c->available : memory_available();
     if (available > SIZE_MAX / 4) available = SIZE_MAX / 4;
     double share =
         c->memory_fraction * ((double)available + (double)loaded) - (double)weights - (double)activations;

@@ -1,43 +1,40 @@
 #include "forward.h"
-#include <string.h>
 
-/* One RMS norm with everything around it: x += branch, then y = norm(x). The branch's own norm, its scale and
- * the next norm are all optional; without a next norm the input is x itself. Returns that input. */
-static const float *add_norm(const struct forward *f, int n, const float *delta, const float *post,
-                             const float *pre)
+/* One RMS norm with everything around it: x += branch, then h = norm(x). The branch, its own norm and the
+ * next norm are all optional. */
+static void add_norm(const struct forward *f, int n, float *x, const float *delta, const float *post,
+                     const float *pre)
 {
     const struct arch *a = &f->m->arch;
     struct backend *be = f->m->be;
-    if (!delta && !pre) return f->x;
     be->ops->add_norm(be, &(struct norm_args){.n = n,
                                               .dim = a->dim,
-                                              .x = f->x,
+                                              .x = x,
                                               .delta = delta,
                                               .scale = a->resid_scale,
                                               .post_w = post,
                                               .pre_w = pre,
                                               .y = f->h,
                                               .eps = a->eps});
-    return pre ? f->h : f->x;
 }
 
-/* q, k, v of the rows of in; rotated, and k and v stored. */
-static void project(const struct forward *f, const struct step *s, int l, const float *in)
+/* q, k, v of the rows of h; rotated, and k and v stored. */
+static void project(const struct forward *f, const struct batch *b, int l)
 {
     const struct arch *a = &f->m->arch;
     const struct layer_weights *w = &f->m->layer[l];
     struct backend *be = f->m->be;
     int q = a->n_head * a->head_dim, kv = a->n_kv_head * a->head_dim, rope = f->rope_of[a->layer[l].rope];
     bool head_norm = a->qk_norm == QK_NORM_HEAD;
-    be->ops->linear(be, in, s->n,
+    be->ops->linear(be, f->h, b->n,
                     (struct linear_out[]){
                         {w->q, w->q_bias, f->q, q}, {w->k, w->k_bias, f->k, kv}, {w->v, w->v_bias, f->v, kv}},
                     3);
     if (a->qk_norm == QK_NORM_ROW) {
-        be->ops->row_norm(be, f->q, s->n, q, q, w->q_norm, a->eps);
-        be->ops->row_norm(be, f->k, s->n, kv, kv, w->k_norm, a->eps);
+        be->ops->row_norm(be, f->q, b->n, q, q, w->q_norm, a->eps);
+        be->ops->row_norm(be, f->k, b->n, kv, kv, w->k_norm, a->eps);
     }
-    be->ops->qkv_prep(be, &(struct qkv_args){.n = s->n,
+    be->ops->qkv_prep(be, &(struct qkv_args){.n = b->n,
                                              .n_head = a->n_head,
                                              .n_kv_head = a->n_kv_head,
                                              .head_dim = a->head_dim,
@@ -55,16 +52,23 @@ static void project(const struct forward *f, const struct step *s, int l, const 
                                              .cs = f->cs[rope],
                                              .kv = f->kv,
                                              .slot = f->layout->slot_of[l],
-                                             .item = s->item[f->layout->group_of[l]],
-                                             .n_item = s->n_item});
+                                             .b = b,
+                                             .list = f->layout->group_of[l]});
 }
 
-static void attend(const struct forward *f, const struct step *s, int l, bool last)
+/* The branch's output is the sum of what the ranks computed of it. */
+static void reduce(const struct forward *f, float *delta, int n)
+{
+    struct backend *be = f->m->be;
+    if (be->size > 1) be->ops->all_reduce(be, delta, (size_t)n * f->m->arch.dim);
+}
+
+static void attend(const struct forward *f, const struct batch *b, int l, bool last)
 {
     const struct arch *a = &f->m->arch;
     struct backend *be = f->m->be;
-    int q = a->n_head * a->head_dim, group = f->layout->group_of[l];
-    be->ops->attn(be, &(struct attn_args){.n = s->n,
+    int q = a->n_head * a->head_dim;
+    be->ops->attn(be, &(struct attn_args){.n = b->n,
                                           .n_head = a->n_head,
                                           .n_kv_head = a->n_kv_head,
                                           .head_dim = a->head_dim,
@@ -74,51 +78,48 @@ static void attend(const struct forward *f, const struct step *s, int l, bool la
                                           .out_stride = q,
                                           .scale = a->attn_scale,
                                           .cap = a->attn_cap,
-                                          .window = a->layer[l].window,
                                           .kv = f->kv,
                                           .slot = f->layout->slot_of[l],
-                                          .item = last ? s->out_item[group] : s->item[group],
-                                          .n_item = last ? s->n_out_item : s->n_item});
+                                          .b = b,
+                                          .list = f->layout->group_of[l] + (last ? f->layout->n_group : 0)});
 }
 
-static void keep_rows(float *x, int dim, const int *row, int n)
-{
-    for (int i = 0; i < n; i++) /* ascending, so nothing is overwritten before it was read */
-        if (row[i] != i) memcpy(x + (size_t)i * dim, x + (size_t)row[i] * dim, (size_t)dim * sizeof *x);
-}
-
-void forward_run(const struct forward *f, const struct step *s)
+void forward_run(const struct forward *f, const struct batch *b)
 {
     const struct arch *a = &f->m->arch;
     struct backend *be = f->m->be;
     const struct ops *ops = be->ops;
-    const float *in, *delta = NULL, *post = NULL; /* the branch not yet added to x, and its norm */
-    int n = s->n;
+    const float *post = NULL; /* norm of the branch not yet added to x */
+    float *x = f->x, *delta = f->delta;
+    void *att = f->att;
+    int n = b->n, q = a->n_head * a->head_dim;
 
-    ops->embed(be, f->m->embed, s->ids, n, a->embed_scale, f->x);
+    ops->begin(be, b);
+    ops->embed(be, f->m->embed, b, a->embed_scale, x);
     for (int i = 0; i < a->n_rope; i++)
         if (f->rope_of[0] == i || f->rope_of[1] == i)
-            ops->rope_angles(be, s->pos, n, a->rope[i].inv_freq, a->rope[i].rot / 2, a->rope[i].mscale,
-                             f->cs[i]);
+            ops->rope_angles(be, b, f->inv_freq[i], a->rope[i].rot / 2, a->rope[i].mscale, f->cs[i]);
 
     for (int l = 0; l < a->n_layer; l++) {
         const struct layer_weights *w = &f->m->layer[l];
         bool last = l == a->n_layer - 1;
-        in = add_norm(f, n, delta, post, w->attn_norm);
-        project(f, s, l, in);
-        if (last && !s->n_out) return;
-        attend(f, s, l, last);
-        if (last && s->n_out < n) { /* the rest of the last layer matters only where logits are wanted */
-            keep_rows(f->att, a->n_head * a->head_dim, s->out_row, s->n_out);
-            keep_rows(f->x, a->dim, s->out_row, s->n_out);
-            n = s->n_out;
+        add_norm(f, n, x, l ? delta : NULL, post, w->attn_norm);
+        project(f, b, l);
+        if (last && !b->n_out) return;
+        attend(f, b, l, last);
+        if (last && b->n_out < n) { /* the rest of the last layer matters only where logits are wanted */
+            ops->gather(be, b, f->att, (size_t)q * f->mat_size, f->q);
+            ops->gather(be, b, f->x, (size_t)a->dim * sizeof *x, f->delta);
+            att = f->q, x = f->delta, delta = f->x;
+            n = b->n_out;
         }
-        ops->linear(be, f->att, n, &(struct linear_out){w->o, w->o_bias, f->delta, a->dim}, 1);
-        in = add_norm(f, n, f->delta, w->attn_post_norm, w->ffn_norm);
-        ops->linear_glu(be, in, n, w->gate, w->up, a->act, f->ff);
-        ops->linear(be, f->ff, n, &(struct linear_out){w->down, NULL, f->delta, a->dim}, 1);
-        delta = f->delta;
+        ops->linear(be, att, n, &(struct linear_out){w->o, w->o_bias, delta, a->dim}, 1);
+        reduce(f, delta, n);
+        add_norm(f, n, x, delta, w->attn_post_norm, w->ffn_norm);
+        ops->linear_glu(be, f->h, n, w->gate, w->up, a->act, f->ff);
+        ops->linear(be, f->ff, n, &(struct linear_out){w->down, NULL, delta, a->dim}, 1);
+        reduce(f, delta, n);
         post = w->ffn_post_norm;
     }
-    add_norm(f, n, delta, post, f->m->final_norm);
+    add_norm(f, n, x, delta, post, f->m->final_norm);
 }

@@ -161,7 +161,8 @@ static void free_layer(struct model *m, struct layer_weights *w)
                               w->k_norm,    w->q_bias,         w->k_bias,   w->v_bias,        w->o_bias};
     for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++)
         if (matrices[i]) m->be->ops->weight_free(m->be, matrices[i]);
-    for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) free(vectors[i]);
+    for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
+        if (vectors[i]) m->be->ops->mem_free(m->be, vectors[i]);
 }
 
 void model_free(struct model *m)
@@ -170,8 +171,8 @@ void model_free(struct model *m)
     for (int l = 0; m->layer && l < m->arch.n_layer; l++) free_layer(m, &m->layer[l]);
     if (m->head && m->head != m->embed) m->be->ops->weight_free(m->be, m->head);
     if (m->embed) m->be->ops->weight_free(m->be, m->embed);
+    if (m->final_norm) m->be->ops->mem_free(m->be, m->final_norm);
     free(m->layer);
-    free(m->final_norm);
     free(m->chat_template);
     if (m->tok) tok_free(m->tok);
     free(m);

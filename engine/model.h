@@ -5,7 +5,7 @@
 #include "buf.h"
 #include "tokenizer.h"
 
-struct layer_weights { /* NULL = the architecture has no such weight; float vectors are owned here */
+struct layer_weights { /* NULL = the architecture has no such weight; vectors are in the back end's memory */
     float *attn_norm, *attn_post_norm, *ffn_norm, *ffn_post_norm; /* [dim] */
     float *q_norm, *k_norm;                                       /* [head_dim] or whole row */
     struct weight *q, *k, *v, *o, *gate, *up, *down;

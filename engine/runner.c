@@ -10,8 +10,9 @@ struct runner {
     struct runner_config c;
     struct kv_layout layout;
     struct forward f;
-    float *arena;
+    void *arena;            /* of f and logits, in the back end's memory */
     float *logits;          /* [LOGIT_ROWS][vocab] */
+    float *host_logits;     /* the same, where the engine can write; r->logits if that is there */
     int32_t *ids, *pos;     /* [max_batch_tokens] */
     int *out_row;           /* [max_batch_tokens] */
     struct attn_item *item; /* [2][n_group][max_seqs]: all rows, and those that need logits */
@@ -34,34 +35,36 @@ static int logit_rows(const struct runner_config *c)
     return c->max_batch_tokens < LOGIT_ROWS ? c->max_batch_tokens : LOGIT_ROWS;
 }
 
-/* The activations, as parts of one allocation: with f NULL only measured. Parts begin at 64-byte borders. */
-static size_t carve(const struct arch *a, const struct runner_config *c, float *arena, struct forward *f,
-                    float **logits)
+/* The activations, as parts of one allocation: with arena NULL only measured. Parts begin at 256-byte
+ * borders. */
+static size_t carve(const struct arch *a, const struct runner_config *c, enum dtype mat, char *arena,
+                    struct forward *f, float **logits)
 {
     size_t n = (size_t)c->max_batch_tokens, q = (size_t)a->n_head * a->head_dim,
-           kv = (size_t)a->n_kv_head * a->head_dim, at = 0;
-    struct forward none;
-    float *no_logits;
-    if (!f) f = &none, logits = &no_logits;
-    const struct {
-        float **to;
-        size_t size;
-    } part[] = {{&f->x, n * a->dim},
-                {&f->h, n * a->dim},
-                {&f->delta, n * a->dim},
-                {&f->q, n * q},
-                {&f->att, n * q},
-                {&f->k, n * kv},
-                {&f->v, n * kv},
-                {&f->ff, n * a->ffn_dim},
-                {&f->cs[0], n * a->rope[0].rot},
-                {&f->cs[1], n * (a->n_rope > 1 ? a->rope[1].rot : 0)},
-                {logits, (size_t)logit_rows(c) * a->vocab}};
+           kv = (size_t)a->n_kv_head * a->head_dim, m = (size_t)dtype_info(mat)->bytes, s = sizeof(float),
+           at = 0;
+    struct {
+        void *to;
+        size_t bytes;
+    } part[] = {{&f->x, n * a->dim * s},
+                {&f->delta, n * a->dim * s},
+                {&f->h, n * a->dim * m},
+                {&f->q, n * q * s},
+                {&f->k, n * kv * s},
+                {&f->v, n * kv * s},
+                {&f->att, n * q * m},
+                {&f->ff, n * a->ffn_dim * m},
+                {&f->cs[0], n * a->rope[0].rot * s},
+                {&f->cs[1], n * (a->n_rope > 1 ? a->rope[1].rot : 0) * s},
+                {&f->inv_freq[0], ROPE_MAX_HALF * s},
+                {&f->inv_freq[1], ROPE_MAX_HALF * s},
+                {logits, (size_t)logit_rows(c) * a->vocab * s}};
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
-        *part[i].to = arena ? arena + at : NULL;
-        at += (part[i].size + 15) & ~(size_t)15;
+        char *p = arena + at;
+        if (arena) memcpy(part[i].to, &p, sizeof p);
+        at += (part[i].bytes + 255) & ~(size_t)255;
     }
-    return at * sizeof(float);
+    return at;
 }
 
 static int check_config(const struct runner_config *c, struct err *e)
@@ -81,11 +84,13 @@ int runner_measure(const struct arch *a, const struct runner_config *c, struct r
     struct kv_layout layout;
     if (check_config(c, e) || arch_kv_layout(a, &layout, e)) return e ? e->code : ERR_INVALID;
     struct kv_geom g = geometry(a, c, &layout);
+    struct forward none;
+    float *no_logits;
+    size_t activations = carve(a, c, DT_F32, NULL, &none, &no_logits); /* the largest that it may be */
     size_t plan = (size_t)c->max_batch_tokens * (2 * sizeof(int32_t) + sizeof(int)) +
                   2 * (size_t)layout.n_group * c->max_seqs * sizeof(struct attn_item);
-    *out = (struct runner_budget){.block_bytes = kv_block_bytes(&g),
-                                  .activations = carve(a, c, NULL, NULL, NULL) + plan,
-                                  .n_group = layout.n_group};
+    *out = (struct runner_budget){
+        .block_bytes = kv_block_bytes(&g), .activations = activations + plan, .n_group = layout.n_group};
     return 0;
 }
 
@@ -95,15 +100,21 @@ static int allocate(struct runner *r, struct err *e)
 {
     const struct arch *a = &r->m->arch;
     const struct runner_config *c = &r->c;
-    size_t n = (size_t)c->max_batch_tokens, bytes = carve(a, c, NULL, NULL, NULL);
-    r->arena = aligned_alloc(64, bytes);
+    struct backend *be = r->m->be;
+    size_t n = (size_t)c->max_batch_tokens, bytes = carve(a, c, be->mat, NULL, &r->f, &r->logits);
+    int status = be->ops->mem_alloc(be, bytes, &r->arena, e);
+    if (status) return err_prefix(e, "the step's buffers: ");
+    carve(a, c, be->mat, r->arena, &r->f, &r->logits);
     r->ids = calloc(n, sizeof *r->ids);
     r->pos = calloc(n, sizeof *r->pos);
     r->out_row = calloc(n, sizeof *r->out_row);
     r->item = calloc(2 * (size_t)r->layout.n_group * c->max_seqs, sizeof *r->item);
-    if (!r->arena || !r->ids || !r->pos || !r->out_row || !r->item)
-        return err_set(e, ERR_NOMEM, "out of memory for the step's buffers (%zu MiB)", bytes >> 20);
-    carve(a, c, r->arena, &r->f, &r->logits);
+    r->host_logits = be->host ? r->logits : malloc((size_t)logit_rows(c) * a->vocab * sizeof(float));
+    if (!r->ids || !r->pos || !r->out_row || !r->item || !r->host_logits)
+        return err_set(e, ERR_NOMEM, "out of memory for the step's buffers");
+    for (int i = 0; i < a->n_rope; i++)
+        be->ops->mem_write(be, r->f.inv_freq[i], a->rope[i].inv_freq,
+                           (size_t)a->rope[i].rot / 2 * sizeof(float));
     return 0;
 }
 
@@ -120,9 +131,18 @@ int runner_open(struct model *m, const struct runner_config *c, struct runner **
     if (check_config(c, e) || arch_kv_layout(a, &r->layout, e) || allocate(r, e)) goto fail;
     struct kv_geom g = geometry(a, c, &r->layout);
     if (m->be->ops->kv_alloc(m->be, &g, &r->f.kv, e)) goto fail;
-    if (m->be->ops->reserve(m->be, c->max_batch_tokens, largest(a->dim, a->ffn_dim, a->n_head * a->head_dim),
-                            a->n_head, a->head_dim, c->max_ctx, e))
-        goto fail;
+    struct step_limits limits = {.max_rows = c->max_batch_tokens,
+                                 .max_seqs = c->max_seqs,
+                                 .max_ctx = c->max_ctx,
+                                 .max_in = largest(a->dim, a->ffn_dim, a->n_head * a->head_dim),
+                                 .n_head = a->n_head,
+                                 .n_kv_head = a->n_kv_head,
+                                 .head_dim = a->head_dim,
+                                 .vocab = a->vocab,
+                                 .n_list = 2 * r->layout.n_group,
+                                 .block_size = c->block_size};
+    if (m->be->ops->reserve(m->be, &limits, e)) goto fail;
+    r->f.mat_size = (size_t)dtype_info(m->be->mat)->bytes;
     r->f.m = m;
     r->f.layout = &r->layout;
     r->f.rope_of[0] = a->rope_long && c->max_ctx > a->rope_long ? 1 : 0;
@@ -138,7 +158,8 @@ void runner_close(struct runner *r)
 {
     if (!r) return;
     if (r->f.kv) r->m->be->ops->kv_free(r->m->be, r->f.kv);
-    free(r->arena);
+    if (r->arena) r->m->be->ops->mem_free(r->m->be, r->arena);
+    if (r->host_logits != r->logits) free(r->host_logits);
     free(r->ids);
     free(r->pos);
     free(r->out_row);
@@ -146,46 +167,53 @@ void runner_close(struct runner *r)
     free(r);
 }
 
-/* Rows and attention items of one plan item, appended to the step. */
-static void add_item(struct runner *r, struct step *s, const struct plan_item *p)
+/* Rows and attention items of one plan item, appended to the batch. */
+static void add_item(struct runner *r, struct batch *b, const struct plan_item *p)
 {
-    int cap = r->c.max_seqs, first = p->q_len - p->n_logits;
-    for (int g = 0; g < r->layout.n_group; g++) {
+    int n_group = r->layout.n_group, first = p->q_len - p->n_logits;
+    for (int g = 0; g < n_group; g++) {
         const int32_t *table = p->seq->kv.table[g];
-        struct attn_item *all = r->item + (size_t)g * cap,
-                         *out = r->item + ((size_t)r->layout.n_group + g) * cap;
-        all[s->n_item] = (struct attn_item){s->n, p->q_len, p->q_start, table};
+        struct attn_list *all = &b->list[g], *out = &b->list[n_group + g];
+        struct attn_item *item = r->item + (size_t)g * r->c.max_seqs,
+                         *out_item = item + (size_t)n_group * r->c.max_seqs;
+        item[all->n_item++] = (struct attn_item){b->n, p->q_len, p->q_start, table};
         if (p->n_logits)
-            out[s->n_out_item] = (struct attn_item){s->n + first, p->n_logits, p->q_start + first, table};
+            out_item[out->n_item++] =
+                (struct attn_item){b->n + first, p->n_logits, p->q_start + first, table};
     }
-    for (int i = 0; i < p->q_len; i++, s->n++) {
-        r->ids[s->n] = p->seq->tok[p->q_start + i];
-        r->pos[s->n] = p->q_start + i;
-        if (i >= first) r->out_row[s->n_out++] = s->n;
+    for (int i = 0; i < p->q_len; i++, b->n++) {
+        r->ids[b->n] = p->seq->tok[p->q_start + i];
+        r->pos[b->n] = p->q_start + i;
+        if (i >= first) r->out_row[b->n_out++] = b->n;
     }
-    s->n_item++;
-    s->n_out_item += p->n_logits > 0;
+}
+
+static int build(struct runner *r, const struct batch_plan *p, struct batch *b, struct err *e)
+{
+    *b = (struct batch){.ids = r->ids, .pos = r->pos, .out_row = r->out_row, .n_list = 2 * r->layout.n_group};
+    if (p->n_item > r->c.max_seqs || p->n_tok > r->c.max_batch_tokens)
+        return err_set(e, ERR_INVALID, "runner: a plan of %d items and %d tokens", p->n_item, p->n_tok);
+    for (int l = 0; l < b->n_list; l++)
+        b->list[l] = (struct attn_list){.item = r->item + (size_t)l * r->c.max_seqs,
+                                        .window = r->layout.window[l % r->layout.n_group]};
+    for (int i = 0; i < p->n_item; i++) {
+        const struct plan_item *x = &p->item[i];
+        if (x->q_len < 1 || x->q_len > r->c.max_batch_tokens - b->n || x->n_logits < 0 ||
+            x->n_logits > x->q_len || x->mask)
+            return err_set(e, ERR_INVALID, "runner: plan item %d is out of range", i);
+        add_item(r, b, x);
+    }
+    return 0;
 }
 
 int runner_forward(struct runner *r, const struct batch_plan *p, struct err *e)
 {
-    struct step s = {.ids = r->ids, .pos = r->pos, .out_row = r->out_row};
-    if (p->n_item > r->c.max_seqs || p->n_tok > r->c.max_batch_tokens)
-        return err_set(e, ERR_INVALID, "runner: a plan of %d items and %d tokens", p->n_item, p->n_tok);
-    for (int i = 0; i < p->n_item; i++) {
-        const struct plan_item *x = &p->item[i];
-        if (x->q_len < 1 || x->q_len > r->c.max_batch_tokens - s.n || x->n_logits < 0 ||
-            x->n_logits > x->q_len || x->mask)
-            return err_set(e, ERR_INVALID, "runner: plan item %d is out of range", i);
-        add_item(r, &s, x);
-    }
-    for (int g = 0; g < r->layout.n_group; g++) {
-        s.item[g] = r->item + (size_t)g * r->c.max_seqs;
-        s.out_item[g] = r->item + ((size_t)r->layout.n_group + g) * r->c.max_seqs;
-    }
-    r->n_out = s.n_out;
-    if (!s.n) return 0;
-    forward_run(&r->f, &s);
+    struct batch b;
+    int status = build(r, p, &b, e);
+    if (status) return status;
+    r->n_out = b.n_out;
+    if (!b.n) return 0;
+    forward_run(&r->f, &b);
     return r->m->be->ops->sync(r->m->be, e);
 }
 
@@ -197,10 +225,12 @@ int runner_logits(struct runner *r, int row, int n, float **logits, struct err *
     struct backend *be = r->m->be;
     if (row < 0 || n < 1 || n > runner_logits_max(r) || row > r->n_out - n)
         return err_set(e, ERR_INVALID, "runner: logits of rows %d to %d of %d", row, row + n, r->n_out);
-    be->ops->linear(be, r->f.h + (size_t)row * a->dim, n,
+    const char *h = r->f.h;
+    be->ops->linear(be, h + (size_t)row * a->dim * r->f.mat_size, n,
                     &(struct linear_out){r->m->head, NULL, r->logits, a->vocab}, 1);
     if (a->logit_scale != 1 || a->logit_cap > 0)
         be->ops->scale_cap(be, r->logits, (int64_t)n * a->vocab, a->logit_scale, a->logit_cap);
-    *logits = r->logits;
+    if (!be->host) be->ops->mem_read(be, r->host_logits, r->logits, (size_t)n * a->vocab * sizeof(float));
+    *logits = r->host_logits;
     return be->ops->sync(be, e);
 }

@@ -14,6 +14,7 @@ struct attn_run {
     struct backend *be;
     struct qkv_args store;
     struct attn_args a;
+    struct batch b;
     struct attn_item *item;
     int32_t *table;
     float *q, *kv, *out;
@@ -42,6 +43,7 @@ static void fill_cache(struct attn_run *r, const struct attn_case *c)
     int dim = KV_HEADS * c->dim;
     for (int s = 0; s < c->seqs; s++) {
         struct attn_item it = {0, c->ctx, 0, r->item[s].table};
+        struct batch b = {.n = c->ctx, .n_list = 1, .list = {{&it, 1, 0}}};
         struct qkv_args a = {.n = c->ctx,
                              .n_kv_head = KV_HEADS,
                              .head_dim = c->dim,
@@ -50,8 +52,8 @@ static void fill_cache(struct attn_run *r, const struct attn_case *c)
                              .v = r->kv + (size_t)c->ctx * dim,
                              .v_stride = dim,
                              .kv = r->mem,
-                             .item = &it,
-                             .n_item = 1};
+                             .b = &b};
+        r->be->ops->begin(r->be, &b);
         r->be->ops->qkv_prep(r->be, &a);
     }
 }
@@ -75,7 +77,16 @@ static int open_attn(struct attn_run *r, const struct attn_case *c, struct err *
         r->item[s] = (struct attn_item){s * c->chunk, c->chunk, c->ctx - c->chunk, r->table + s * blocks};
     struct kv_geom g = {blocks * c->seqs, BLOCK, 1, KV_HEADS, c->dim, c->type};
     int rc = r->be->ops->kv_alloc(r->be, &g, &r->mem, e);
-    if (!rc) rc = r->be->ops->reserve(r->be, rows > c->ctx ? rows : c->ctx, 1, HEADS, c->dim, c->ctx, e);
+    struct step_limits l = {.max_rows = rows > c->ctx ? rows : c->ctx,
+                            .max_seqs = c->seqs,
+                            .max_ctx = c->ctx,
+                            .max_in = 1,
+                            .n_head = HEADS,
+                            .n_kv_head = KV_HEADS,
+                            .head_dim = c->dim,
+                            .n_list = 1,
+                            .block_size = BLOCK};
+    if (!rc) rc = r->be->ops->reserve(r->be, &l, e);
     if (rc) return rc;
     r->a = (struct attn_args){.n = rows,
                               .n_head = HEADS,
@@ -87,9 +98,10 @@ static int open_attn(struct attn_run *r, const struct attn_case *c, struct err *
                               .out_stride = stride,
                               .scale = 0.09f,
                               .kv = r->mem,
-                              .item = r->item,
-                              .n_item = c->seqs};
+                              .b = &r->b};
     fill_cache(r, c);
+    r->b = (struct batch){.n = rows, .n_list = 1, .list = {{r->item, c->seqs, 0}}};
+    r->be->ops->begin(r->be, &r->b);
     return 0;
 }
 

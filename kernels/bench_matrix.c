@@ -107,7 +107,10 @@ int bench_matrices(struct bench *b, bool glu, struct err *e)
     if (!m.x || !m.y)
         rc = bench_no_memory(e);
     else
-        rc = b->be->ops->reserve(b->be, max, K, 16, 128, 64, e);
+        rc = b->be->ops->reserve(
+            b->be,
+            &(struct step_limits){.max_rows = max, .max_in = K, .n_head = 16, .head_dim = 128, .max_ctx = 64},
+            e);
     for (size_t i = 0; !rc && i < sizeof types / sizeof *types; i++) {
         unsigned char *src = random_rows(types[i]);
         if (!src) rc = bench_no_memory(e);

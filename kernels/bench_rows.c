@@ -11,6 +11,7 @@ struct row_run {
     int rows;
     float *x, *y, *w;
     int32_t pos[4096];
+    struct batch b;
     struct qkv_args qkv;
 };
 
@@ -24,7 +25,7 @@ static void run_norm(void *arg)
 static void run_angles(void *arg)
 {
     struct row_run *r = arg;
-    r->be->ops->rope_angles(r->be, r->pos, r->rows, r->w, HEAD / 2, 1, r->y);
+    r->be->ops->rope_angles(r->be, &r->b, r->w, HEAD / 2, 1, r->y);
 }
 
 static void run_qkv(void *arg)
@@ -109,8 +110,9 @@ static int bench_qkv(struct bench *b, struct row_run *r, struct err *e)
                                .rot = HEAD,
                                .cs = r->y,
                                .kv = kv,
-                               .item = &it,
-                               .n_item = 1};
+                               .b = &r->b};
+    r->b.n_list = 1;
+    r->b.list[0] = (struct attn_list){&it, 1, 0};
     struct result line = {.op = "qkv_prep", .rows = r->rows, .type = "F16", .max_err = 1e-9};
     snprintf(line.shape, sizeof line.shape, "%d/%d x %d, norm, rope", HEADS, KV_HEADS, HEAD);
     line.bytes = 8.0 * (double)q + 8.0 * (double)k + 8.0 * (double)k;
@@ -145,6 +147,8 @@ int bench_rows(struct bench *b, struct err *e)
                               .y = bench_floats(n),
                               .w = bench_floats(DIM)};
         for (int j = 0; j < r->rows; j++) r->pos[j] = j;
+        r->b.n = r->rows;
+        r->b.pos = r->pos;
         if (!r->x || !r->y || !r->w)
             rc = bench_no_memory(e);
         else

@@ -10,7 +10,7 @@ static const struct dtype_info infos[DT_COUNT] = {
     [DT_Q8_0] = {"Q8_0", 32, 34},   [DT_Q4_0] = {"Q4_0", 32, 18},   [DT_Q4_1] = {"Q4_1", 32, 20},
     [DT_Q5_0] = {"Q5_0", 32, 22},   [DT_Q5_1] = {"Q5_1", 32, 24},   [DT_Q2_K] = {"Q2_K", 256, 84},
     [DT_Q3_K] = {"Q3_K", 256, 110}, [DT_Q4_K] = {"Q4_K", 256, 144}, [DT_Q5_K] = {"Q5_K", 256, 176},
-    [DT_Q6_K] = {"Q6_K", 256, 210}, [DT_I8] = {"I8", 1, 1},
+    [DT_Q6_K] = {"Q6_K", 256, 210}, [DT_I8] = {"I8", 1, 1},         [DT_E4M3] = {"E4M3", 1, 1},
 };
 
 const struct dtype_info *dtype_info(enum dtype t) { return &infos[t]; }
@@ -149,6 +149,8 @@ void dtype_to_f32(enum dtype t, const void *src, float *dst, int64_t n)
         memcpy(dst, src, (size_t)n * 4);
     } else if (t == DT_I8) {
         for (int64_t i = 0; i < n; i++) dst[i] = (int8_t)p[i];
+    } else if (t == DT_E4M3) {
+        for (int64_t i = 0; i < n; i++) dst[i] = e4m3_to_f32(p[i]);
     } else if (t == DT_F16 || t == DT_BF16) {
         for (int64_t i = 0; i < n; i++) {
             uint16_t h;

@@ -19,7 +19,8 @@ enum dtype {
     DT_Q4_K,
     DT_Q5_K,
     DT_Q6_K,
-    DT_I8, /* KV cache only: int8 with one float scale per (token, head) */
+    DT_I8,   /* KV cache only: int8 with one float scale per (token, head) */
+    DT_E4M3, /* KV cache of a device: FP8 (4 bits of exponent, 3 of mantissa), with scales like DT_I8 */
     DT_COUNT
 };
 struct dtype_info {

@@ -25,6 +25,14 @@ static inline uint16_t bf16_from_f32(float f)
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
+/* E4M3 (Micikevicius et al. 2022): no infinities, 0x7f is NaN, subnormals below 2^-6. */
+static inline float e4m3_to_f32(uint8_t c)
+{
+    uint32_t sign = (uint32_t)(c & 0x80) << 24, mag = c & 0x7f;
+    if (mag == 0x7f) return f32_from_bits(sign | 0x7fc00000);
+    return f32_from_bits(sign | f32_bits(f32_from_bits(mag << 20) * 0x1p120f));
+}
+
 /* IEEE binary16: shifting exponent and mantissa into float's place leaves the exponent 112 too small, and
  * multiplying by 2^112 mends that exactly, also for subnormals. */
 static inline float half_to_f32(uint16_t h)

@@ -9,7 +9,8 @@ enum { SLACK = 64 }; /* SLACK: a vector load may start in the last row's last 8 
 
 static size_t row_bytes(const struct kv_geom *g)
 {
-    return dtype_row_bytes(g->type, g->head_dim) + (g->type == DT_I8 ? sizeof(float) : 0);
+    return dtype_row_bytes(g->type, g->head_dim) +
+           (g->type == DT_I8 || g->type == DT_E4M3 ? sizeof(float) : 0);
 }
 
 size_t kv_block_bytes(const struct kv_geom *g)

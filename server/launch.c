@@ -151,7 +151,7 @@ static int parse_kv_type(const char *name, enum dtype *out)
     static const struct {
         const char *name;
         enum dtype type;
-    } types[] = {{"auto", DT_F16},      {"float16", DT_F16}, {"f16", DT_F16},     {"half", DT_F16},
+    } types[] = {{"auto", DT_COUNT},    {"fp8", DT_E4M3},      {"float16", DT_F16}, {"f16", DT_F16},     {"half", DT_F16},
                  {"bfloat16", DT_BF16}, {"bf16", DT_BF16},   {"float32", DT_F32}, {"f32", DT_F32},
                  {"float", DT_F32},     {"int8", DT_I8},     {"q8", DT_I8}};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
@@ -181,7 +181,9 @@ int launch_engine_config(const struct launch *l, struct engine_config *c, struct
                          "--gpu-memory-utilization: must be above 0 and at most 1");
     if (parse_kv_type(o->kv_cache_dtype, &c->kv_type))
         return err_param(e, ERR_INVALID, "kv-cache-dtype",
-                         "--kv-cache-dtype: must be auto, float32, float16, bfloat16 or int8");
+                         "--kv-cache-dtype: must be auto, float32, float16, bfloat16, int8 or fp8");
+    if (c->kv_type == DT_COUNT) c->kv_type = l->backend->kv_type;
+    c->available = l->backend->ops->mem_available(l->backend);
     c->max_model_len = (int)o->max_model_len;
     if (o->max_num_seqs) c->max_num_seqs = o->max_num_seqs;
     c->max_batch_tokens = o->max_num_batched_tokens;

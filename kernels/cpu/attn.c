@@ -65,22 +65,24 @@ void cpu_attn_close(struct cpu_backend *be)
 static int64_t tile_cost(const struct attn_args *a, const struct job *j)
 {
     int64_t keys = j->it->pos + j->it->len, rows = j->rows < ATTN_TILE ? j->rows : ATTN_TILE;
-    if (a->window > 0 && keys > a->window + j->it->len) keys = a->window + j->it->len;
+    int window = a->b->list[a->list].window;
+    if (window > 0 && keys > window + j->it->len) keys = window + j->it->len;
     return keys * (rows + 4);
 }
 
 static int plan(struct attn_state *s, const struct attn_args *a, int threads)
 {
+    const struct attn_list *l = &a->b->list[a->list];
     int group = a->n_head / a->n_kv_head;
     int64_t units = 0, joins = 0, total = 0;
     size_t record = attn_record(a->head_dim), left = s->n_rec, threads_mem = (size_t)threads * s->scratch;
-    for (int i = 0; i < a->n_item; i++) {
+    for (int i = 0; i < l->n_item; i++) {
         struct job *j = &s->job[i];
-        *j = (struct job){.it = &a->item[i], .rows = a->item[i].len * group};
+        *j = (struct job){.it = &l->item[i], .rows = l->item[i].len * group};
         j->tiles = (j->rows + ATTN_TILE - 1) / ATTN_TILE;
         total += tile_cost(a, j) * j->tiles * a->n_kv_head;
     }
-    for (int i = 0; i < a->n_item; i++) {
+    for (int i = 0; i < l->n_item; i++) {
         struct job *j = &s->job[i];
         int64_t tiles = (int64_t)j->tiles * a->n_kv_head, spans;
         int end;
@@ -99,7 +101,7 @@ static int plan(struct attn_state *s, const struct attn_args *a, int threads)
         j->end = units;
         j->join_end = joins;
     }
-    return a->n_item;
+    return l->n_item;
 }
 
 static struct attn_tile tile_of(const struct attn_args *a, const struct job *j, int64_t unit)
@@ -172,20 +174,22 @@ static void scalar_task(void *arg, int task, int worker)
 {
     const struct step_run *r = arg;
     const struct attn_args *a = r->a;
-    int u = task / a->n_head, k = 0;
+    const struct attn_item *it = a->b->list[a->list].item;
+    int u = task / a->n_head;
     (void)worker;
-    for (; u >= a->item[k].len; k++) u -= a->item[k].len;
-    ref_attn_head(a, &a->item[k], u, task % a->n_head);
+    for (; u >= it->len; it++) u -= it->len;
+    ref_attn_head(a, it, u, task % a->n_head);
 }
 
 void cpu_attn(struct backend *base, const struct attn_args *a)
 {
     struct cpu_backend *be = cpu_of(base);
+    const struct attn_list *l = &a->b->list[a->list];
     struct step_run r = {a, be, 0};
-    if (a->n_item == 0) return;
+    if (l->n_item == 0) return;
     if (!be->step || a->kv->kt != KV_TILE || a->head_dim % 8) {
         int rows = 0;
-        for (int i = 0; i < a->n_item; i++) rows += a->item[i].len;
+        for (int i = 0; i < l->n_item; i++) rows += l->item[i].len;
         pool_run(be->pool, rows * a->n_head, scalar_task, &r);
         return;
     }

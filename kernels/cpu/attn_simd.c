@@ -54,7 +54,8 @@ static void soften(float *s, int lo, int hi, int from, int to, float cap, float 
 /* Keys [first, end) that row r of the tile sees. */
 INLINE void row_keys(const struct attn_tile *t, int r, int *first, int *end)
 {
-    int pos = t->it->pos + (t->row + r) / (t->a->n_head / t->a->n_kv_head), w = t->a->window;
+    int pos = t->it->pos + (t->row + r) / (t->a->n_head / t->a->n_kv_head),
+        w = t->a->b->list[t->a->list].window;
     *first = w > 0 && pos >= w ? pos - w + 1 : 0;
     *end = pos + 1;
 }
@@ -231,7 +232,7 @@ static void write_out(const struct attn_tile *t, int r, const float *rec, size_t
     const struct attn_args *a = t->a;
     int group = a->n_head / a->n_kv_head, dim = a->head_dim;
     int token = t->it->row + (t->row + r) / group, head = t->kv_head * group + (t->row + r) % group;
-    float *out = a->out + (size_t)token * a->out_stride + (size_t)head * dim;
+    float *out = (float *)a->out + (size_t)token * a->out_stride + (size_t)head * dim;
     float inv = 1 / rec[record - 15];
     for (int d = 0; d < dim; d++) out[d] = rec[d] * inv;
 }

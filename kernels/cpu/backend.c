@@ -1,7 +1,7 @@
 /* The CPU back end's table, and its ops that are a loop over rows. */
 #include <stdlib.h>
 #include "cpu.h"
-#include "kv_store.h"
+#include "host.h"
 #include "ref.h"
 #include "step.h"
 
@@ -83,11 +83,11 @@ static void angle_rows(const struct rows *r, int64_t r0, int64_t r1)
     ref_rope_angles_rows(a->pos, (int)r0, (int)r1, a->inv_freq, a->half, a->mscale, a->cs);
 }
 
-static void rope_angles(struct backend *be, const int32_t *pos, int n, const float *inv_freq, int half,
+static void rope_angles(struct backend *be, const struct batch *b, const float *inv_freq, int half,
                         float mscale, float *cs)
 {
-    struct angle_args a = {pos, inv_freq, half, mscale, cs};
-    struct rows r = {.fn = angle_rows, .args = &a, .n = n};
+    struct angle_args a = {b->pos, inv_freq, half, mscale, cs};
+    struct rows r = {.fn = angle_rows, .args = &a, .n = b->n};
     run_rows(be, &r, (int64_t)half * 32); /* a sine costs some 20 ns */
 }
 
@@ -119,24 +119,11 @@ static void scale_cap(struct backend *be, float *x, int64_t n, float scale, floa
     run_rows(be, &r, 1);
 }
 
-static int kv_alloc(struct backend *be, const struct kv_geom *g, struct kv_store **out, struct err *e)
-{
-    (void)be;
-    return kv_store_alloc(g, out, e);
-}
-
-static void kv_free(struct backend *be, struct kv_store *kv)
-{
-    (void)be;
-    kv_store_free(kv);
-}
-
-static int reserve(struct backend *base, int max_rows, int max_in, int max_heads, int max_head_dim,
-                   int max_ctx, struct err *e)
+static int reserve(struct backend *base, const struct step_limits *l, struct err *e)
 {
     struct cpu_backend *be = cpu_of(base);
-    int rc = cpu_linear_reserve(be, max_rows, max_in, e);
-    return rc ? rc : cpu_attn_reserve(be, max_rows, max_heads, max_head_dim, max_ctx, e);
+    int rc = cpu_linear_reserve(be, l->max_rows, l->max_in, e);
+    return rc ? rc : cpu_attn_reserve(be, l->max_rows, l->n_head, l->head_dim, l->max_ctx, e);
 }
 
 static int sync_steps(struct backend *be, struct err *e)
@@ -158,13 +145,20 @@ static const struct step_kernels *step_kernels(enum cpu_isa isa)
 int cpu_backend_open(struct pool *pool, enum cpu_isa isa, struct backend **out, struct err *e)
 {
     static const struct ops ops = {
+        .mem_alloc = host_mem_alloc,
+        .mem_free = host_mem_free,
+        .mem_write = host_mem_write,
+        .mem_read = host_mem_read,
+        .mem_available = host_mem_available,
         .weight_pack = cpu_weight_pack,
         .weight_free = cpu_weight_free,
         .weight_info = cpu_weight_info,
-        .kv_alloc = kv_alloc,
-        .kv_free = kv_free,
+        .kv_alloc = host_kv_alloc,
+        .kv_free = host_kv_free,
         .reserve = reserve,
+        .begin = host_begin,
         .embed = cpu_embed,
+        .gather = host_gather,
         .linear = cpu_linear,
         .linear_glu = cpu_linear_glu,
         .add_norm = add_norm,
@@ -181,7 +175,10 @@ int cpu_backend_open(struct pool *pool, enum cpu_isa isa, struct backend **out, 
     struct cpu_backend *be = calloc(1, sizeof *be);
     if (!be) return err_set(e, ERR_NOMEM, "out of memory");
     *be = (struct cpu_backend){
-        .base = {"cpu", cpu_isa_name(isa), &ops}, .pool = pool, .isa = isa, .step = step_kernels(isa)};
+        .base = {"cpu", cpu_isa_name(isa), &ops, .kv_type = DT_F16, .host = true, .size = 1},
+        .pool = pool,
+        .isa = isa,
+        .step = step_kernels(isa)};
     int rc = cpu_linear_open(be, e);
     if (rc) {
         cpu_backend_close(&be->base);

@@ -33,10 +33,10 @@ int cpu_weight_pack(struct backend *, enum dtype t, int n_out, int n_in, const v
                     struct err *);
 void cpu_weight_free(struct backend *, struct weight *);
 struct weight_info cpu_weight_info(const struct weight *);
-void cpu_embed(struct backend *, const struct weight *w, const int32_t *ids, int n, float scale, float *y);
-void cpu_linear(struct backend *, const float *x, int n, const struct linear_out *out, int n_out);
-void cpu_linear_glu(struct backend *, const float *x, int n, const struct weight *gate,
-                    const struct weight *up, enum act act, float *y);
+void cpu_embed(struct backend *, const struct weight *w, const struct batch *b, float scale, float *y);
+void cpu_linear(struct backend *, const void *x, int n, const struct linear_out *out, int n_out);
+void cpu_linear_glu(struct backend *, const void *x, int n, const struct weight *gate,
+                    const struct weight *up, enum act act, void *y);
 
 /* attn.c; reserve may be called again, with new sizes. */
 int cpu_attn_reserve(struct cpu_backend *be, int max_rows, int max_heads, int max_head_dim, int max_ctx,

@@ -256,14 +256,14 @@ static void run(struct cpu_backend *be, struct job *j, const float *x, int n)
     }
 }
 
-void cpu_linear(struct backend *base, const float *x, int n, const struct linear_out *out, int n_out)
+void cpu_linear(struct backend *base, const void *x, int n, const struct linear_out *out, int n_out)
 {
     struct job j = {.out = out, .n_out = n_out};
     run(cpu_of(base), &j, x, n);
 }
 
-void cpu_linear_glu(struct backend *base, const float *x, int n, const struct weight *gate,
-                    const struct weight *up, enum act act, float *y)
+void cpu_linear_glu(struct backend *base, const void *x, int n, const struct weight *gate,
+                    const struct weight *up, enum act act, void *y)
 {
     struct linear_out out[2] = {{.w = gate, .y = y, .y_stride = gate->n_out}, {.w = up}};
     struct job j = {.out = out, .n_out = 2, .glu = true, .act = act};

@@ -34,8 +34,9 @@ struct attn_tile {
 static inline void attn_spans(const struct attn_tile *t, int *first, int *end)
 {
     int group = t->a->n_head / t->a->n_kv_head;
-    int pos = t->it->pos + t->row / group, last = t->it->pos + (t->row + t->rows - 1) / group;
-    *first = t->a->window > 0 && pos >= t->a->window ? (pos - t->a->window + 1) / ATTN_SPAN : 0;
+    int pos = t->it->pos + t->row / group, window = t->a->b->list[t->a->list].window,
+        last = t->it->pos + (t->row + t->rows - 1) / group;
+    *first = window > 0 && pos >= window ? (pos - window + 1) / ATTN_SPAN : 0;
     *end = last / ATTN_SPAN + 1;
 }
 

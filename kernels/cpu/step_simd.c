@@ -48,9 +48,12 @@ static void add_norm(const struct norm_args *a, int r0, int r1)
             else
                 for (int i = 0; i < dim; i++) x[i] += d[i] * k;
         }
+        float *restrict y = (float *)a->y + (size_t)r * dim;
         if (pre) {
-            float *restrict y = a->y + (size_t)r * dim, k = inv_rms(x, dim, a->eps);
+            float k = inv_rms(x, dim, a->eps);
             for (int i = 0; i < dim; i++) y[i] = x[i] * k * pre[i];
+        } else {
+            memcpy(y, x, (size_t)dim * sizeof *y);
         }
     }
 }
@@ -128,8 +131,9 @@ static void prep_row(const struct qkv_args *a, int row, int block, int token)
 static void qkv_prep(const struct qkv_args *a, int r0, int r1)
 {
     int bs = a->kv->g.block_size;
-    for (int k = 0; k < a->n_item; k++) {
-        const struct attn_item *it = &a->item[k];
+    const struct attn_list *l = &a->b->list[a->list];
+    for (int k = 0; k < l->n_item; k++) {
+        const struct attn_item *it = &l->item[k];
         int i0 = r0 > it->row ? r0 - it->row : 0, i1 = r1 - it->row < it->len ? r1 - it->row : it->len;
         for (int i = i0; i < i1; i++) {
             int pos = it->pos + i;

@@ -123,11 +123,11 @@ struct weight_info cpu_weight_info(const struct weight *w)
     return (struct weight_info){w->type, w->n_out, w->n_in, w->panel_bytes * (size_t)w->n_panel};
 }
 
-void cpu_embed(struct backend *base, const struct weight *w, const int32_t *ids, int n, float scale, float *y)
+void cpu_embed(struct backend *base, const struct weight *w, const struct batch *b, float scale, float *y)
 {
     (void)base;
-    for (int i = 0; i < n; i++, y += w->n_in) {
-        panel_unpack_row(w->type, w->n_in, weight_panel(w, ids[i] / PANEL), ids[i] % PANEL, y);
+    for (int i = 0; i < b->n; i++, y += w->n_in) {
+        panel_unpack_row(w->type, w->n_in, weight_panel(w, b->ids[i] / PANEL), b->ids[i] % PANEL, y);
         for (int k = 0; k < w->n_in; k++) y[k] *= scale;
     }
 }

@@ -39,9 +39,9 @@ void ref_attn_head(const struct attn_args *a, const struct attn_item *it, int i,
 {
     const struct kv_store *kv = a->kv;
     int dim = a->head_dim, bs = kv->g.block_size, pos = it->pos + i;
-    int first = a->window > 0 && pos >= a->window ? pos - a->window + 1 : 0;
+    int window = a->b->list[a->list].window, first = window > 0 && pos >= window ? pos - window + 1 : 0;
     const float *q = a->q + (size_t)(it->row + i) * a->q_stride + (size_t)head * dim;
-    float *out = a->out + (size_t)(it->row + i) * a->out_stride + (size_t)head * dim;
+    float *out = (float *)a->out + (size_t)(it->row + i) * a->out_stride + (size_t)head * dim;
     double acc[KV_MAX_HEAD] = {0}, max = -INFINITY, sum = 0;
     for (int t = first; t <= pos; t++) {
         const unsigned char *tile =

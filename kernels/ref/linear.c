@@ -42,13 +42,13 @@ struct weight_info ref_weight_info(const struct weight *w) { return w->info; }
 
 enum { CHUNK = 256 }; /* values dequantised at a time: a whole number of blocks of every type */
 
-void ref_embed(struct backend *be, const struct weight *w, const int32_t *ids, int n, float scale, float *y)
+void ref_embed(struct backend *be, const struct weight *w, const struct batch *b, float scale, float *y)
 {
     (void)be;
     int dim = w->info.n_in;
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < b->n; i++) {
         float *o = y + (size_t)i * dim;
-        dtype_to_f32(w->info.type, w->rows + (size_t)ids[i] * w->row, o, dim);
+        dtype_to_f32(w->info.type, w->rows + (size_t)b->ids[i] * w->row, o, dim);
         for (int j = 0; j < dim; j++) o[j] *= scale;
     }
 }
@@ -67,8 +67,9 @@ static double dot_row(const struct weight *w, int o, const float *x)
     return s;
 }
 
-void ref_linear(struct backend *be, const float *x, int n, const struct linear_out *out, int n_out)
+void ref_linear(struct backend *be, const void *in, int n, const struct linear_out *out, int n_out)
 {
+    const float *x = in;
     (void)be;
     for (int k = 0; k < n_out; k++)
         for (int o = 0; o < out[k].w->info.n_out; o++)
@@ -90,9 +91,11 @@ static double activate(enum act act, double v)
     return v > 0 ? v : 0;
 }
 
-void ref_linear_glu(struct backend *be, const float *x, int n, const struct weight *gate,
-                    const struct weight *up, enum act act, float *y)
+void ref_linear_glu(struct backend *be, const void *in, int n, const struct weight *gate,
+                    const struct weight *up, enum act act, void *out)
 {
+    const float *x = in;
+    float *y = out;
     (void)be;
     int f = gate->info.n_out, dim = gate->info.n_in;
     for (int r = 0; r < n; r++)

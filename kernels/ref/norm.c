@@ -19,11 +19,9 @@ void ref_add_norm_rows(const struct norm_args *a, int r0, int r1)
             for (int i = 0; i < a->dim; i++)
                 x[i] = (float)(x[i] + a->scale * (k * d[i] * (a->post_w ? a->post_w[i] : 1.0f)));
         }
-        if (a->pre_w) {
-            float *y = a->y + (size_t)r * a->dim;
-            double k = inv_rms(x, a->dim, a->eps);
-            for (int i = 0; i < a->dim; i++) y[i] = (float)(k * x[i] * a->pre_w[i]);
-        }
+        float *y = (float *)a->y + (size_t)r * a->dim;
+        double k = a->pre_w ? inv_rms(x, a->dim, a->eps) : 1;
+        for (int i = 0; i < a->dim; i++) y[i] = (float)(k * x[i] * (a->pre_w ? a->pre_w[i] : 1.0f));
     }
 }
 

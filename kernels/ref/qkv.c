@@ -32,8 +32,9 @@ static void prep_row(const struct qkv_args *a, int row, int block, int token)
 void ref_qkv_rows(const struct qkv_args *a, int r0, int r1)
 {
     int bs = a->kv->g.block_size;
-    for (int k = 0; k < a->n_item; k++) {
-        const struct attn_item *it = &a->item[k];
+    const struct attn_list *l = &a->b->list[a->list];
+    for (int k = 0; k < l->n_item; k++) {
+        const struct attn_item *it = &l->item[k];
         int i0 = r0 > it->row ? r0 - it->row : 0, i1 = r1 - it->row < it->len ? r1 - it->row : it->len;
         for (int i = i0; i < i1; i++) {
             int pos = it->pos + i;

@@ -1,23 +1,10 @@
 #include "ref.h"
 #include "backend.h"
-#include "kv_store.h"
+#include "host.h"
 
-static int kv_alloc(struct backend *be, const struct kv_geom *g, struct kv_store **out, struct err *e)
+static int reserve(struct backend *be, const struct step_limits *l, struct err *e)
 {
-    (void)be;
-    return kv_store_alloc(g, out, e);
-}
-
-static void kv_free(struct backend *be, struct kv_store *kv)
-{
-    (void)be;
-    kv_store_free(kv);
-}
-
-static int reserve(struct backend *be, int max_rows, int max_in, int max_heads, int max_head_dim, int max_ctx,
-                   struct err *e)
-{
-    (void)be, (void)max_rows, (void)max_in, (void)max_heads, (void)max_head_dim, (void)max_ctx, (void)e;
+    (void)be, (void)l, (void)e;
     return 0;
 }
 
@@ -33,11 +20,11 @@ static void row_norm(struct backend *be, float *x, int n, int dim, int stride, c
     ref_row_norm_rows(x, 0, n, dim, stride, w, eps);
 }
 
-static void rope_angles(struct backend *be, const int32_t *pos, int n, const float *inv_freq, int half,
+static void rope_angles(struct backend *be, const struct batch *b, const float *inv_freq, int half,
                         float mscale, float *cs)
 {
     (void)be;
-    ref_rope_angles_rows(pos, 0, n, inv_freq, half, mscale, cs);
+    ref_rope_angles_rows(b->pos, 0, b->n, inv_freq, half, mscale, cs);
 }
 
 static void qkv_prep(struct backend *be, const struct qkv_args *a)
@@ -48,10 +35,11 @@ static void qkv_prep(struct backend *be, const struct qkv_args *a)
 
 static void attn(struct backend *be, const struct attn_args *a)
 {
+    const struct attn_list *l = &a->b->list[a->list];
     (void)be;
-    for (int k = 0; k < a->n_item; k++)
-        for (int i = 0; i < a->item[k].len; i++)
-            for (int h = 0; h < a->n_head; h++) ref_attn_head(a, &a->item[k], i, h);
+    for (int k = 0; k < l->n_item; k++)
+        for (int i = 0; i < l->item[k].len; i++)
+            for (int h = 0; h < a->n_head; h++) ref_attn_head(a, &l->item[k], i, h);
 }
 
 static void scale_cap(struct backend *be, float *x, int64_t n, float scale, float cap)
@@ -69,13 +57,20 @@ static int sync_steps(struct backend *be, struct err *e)
 struct backend *ref_backend(void)
 {
     static const struct ops ops = {
+        .mem_alloc = host_mem_alloc,
+        .mem_free = host_mem_free,
+        .mem_write = host_mem_write,
+        .mem_read = host_mem_read,
+        .mem_available = host_mem_available,
         .weight_pack = ref_weight_pack,
         .weight_free = ref_weight_free,
         .weight_info = ref_weight_info,
-        .kv_alloc = kv_alloc,
-        .kv_free = kv_free,
+        .kv_alloc = host_kv_alloc,
+        .kv_free = host_kv_free,
         .reserve = reserve,
+        .begin = host_begin,
         .embed = ref_embed,
+        .gather = host_gather,
         .linear = ref_linear,
         .linear_glu = ref_linear_glu,
         .add_norm = add_norm,
@@ -86,6 +81,6 @@ struct backend *ref_backend(void)
         .scale_cap = scale_cap,
         .sync = sync_steps,
     };
-    static struct backend be = {"ref", "scalar", &ops};
+    static struct backend be = {"ref", "scalar", &ops, .kv_type = DT_F16, .host = true, .size = 1};
     return &be;
 }

@@ -8,10 +8,10 @@ int ref_weight_pack(struct backend *be, enum dtype t, int n_out, int n_in, const
                     struct weight **out, struct err *e);
 void ref_weight_free(struct backend *be, struct weight *w);
 struct weight_info ref_weight_info(const struct weight *w);
-void ref_embed(struct backend *be, const struct weight *w, const int32_t *ids, int n, float scale, float *y);
-void ref_linear(struct backend *be, const float *x, int n, const struct linear_out *out, int n_out);
-void ref_linear_glu(struct backend *be, const float *x, int n, const struct weight *gate,
-                    const struct weight *up, enum act act, float *y);
+void ref_embed(struct backend *be, const struct weight *w, const struct batch *b, float scale, float *y);
+void ref_linear(struct backend *be, const void *x, int n, const struct linear_out *out, int n_out);
+void ref_linear_glu(struct backend *be, const void *x, int n, const struct weight *gate,
+                    const struct weight *up, enum act act, void *y);
 
 void ref_add_norm_rows(const struct norm_args *a, int r0, int r1);
 void ref_row_norm_rows(float *x, int r0, int r1, int dim, int stride, const float *w, float eps);

@@ -10,15 +10,16 @@
 int rig_open(struct rig *g, const char *path, struct backend *be, const struct model_options *o, int n_seq,
              int max_tokens, struct err *e)
 {
-    return rig_open_kv(g, path, be, o, DT_F32, n_seq, max_tokens, e);
+    return rig_open_kv(g, path, be, o, DT_F32, NULL, n_seq, max_tokens, e);
 }
 
 int rig_open_kv(struct rig *g, const char *path, struct backend *be, const struct model_options *o,
-                enum dtype kv_type, int n_seq, int max_tokens, struct err *e)
+                enum dtype kv_type, void (*adjust)(struct arch *), int n_seq, int max_tokens, struct err *e)
 {
     struct kv_layout layout;
     memset(g, 0, sizeof *g);
     if (model_load(path, be, o, &g->m, e) || arch_kv_layout(&g->m->arch, &layout, e)) return e->code;
+    if (adjust) adjust(&g->m->arch);
     g->n_seq = n_seq;
     g->max_tokens = max_tokens;
     int per_table = (max_tokens + BLOCK - 1) / BLOCK, n_block = per_table * layout.n_group * n_seq, block = 0;

@@ -12,11 +12,12 @@ struct rig {
     struct seq seq[RIG_SEQS];
     struct plan_item item[RIG_SEQS];
 };
-/* With a cache of float32, or of another type. */
+/* With a cache of float32, or of another type; adjust (NULL = nothing) may change the model before the runner
+ * sees it. */
 int rig_open(struct rig *g, const char *path, struct backend *be, const struct model_options *o, int n_seq,
              int max_tokens, struct err *e);
 int rig_open_kv(struct rig *g, const char *path, struct backend *be, const struct model_options *o,
-                enum dtype kv_type, int n_seq, int max_tokens, struct err *e);
+                enum dtype kv_type, void (*adjust)(struct arch *), int n_seq, int max_tokens, struct err *e);
 void rig_close(struct rig *g);
 void rig_start(struct rig *g, int seq, const int32_t *tok, int n); /* a new text in sequence seq */
 void rig_push(struct rig *g, int seq, int32_t tok);

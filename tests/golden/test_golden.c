@@ -131,9 +131,8 @@ static void check_model(const char *name, struct backend *be, const struct limit
     snprintf(path, sizeof path, "%s/%s", GOLDEN_DATA, name);
     snprintf(what, sizeof what, "%s on %s/%s, %s cache", name, be->name, be->isa,
              dtype_info(l->kv_type)->name);
-    ck_assert_msg(!rig_open_kv(&g, path, be, &(struct model_options){0}, l->kv_type, n, 512, &e), "%s: %s",
-                  what, e.msg);
-    round_ropes(&g.m->arch);
+    ck_assert_msg(!rig_open_kv(&g, path, be, &(struct model_options){0}, l->kv_type, round_ropes, n, 512, &e),
+                  "%s: %s", what, e.msg);
     float *last = malloc((size_t)n * g.m->arch.vocab * sizeof *last);
     for (int i = 0; i < n; i++)
         check_prompt(&g, i, cJSON_GetArrayItem(prompts, i), last + (size_t)i * g.m->arch.vocab, &w);

@@ -66,11 +66,20 @@ static void fill_table(int32_t table[SEQS][MAX_LEN], int bs, int window, const i
         }
 }
 
+static int reserve(struct backend *be, int rows, int heads, int dim, int ctx)
+{
+    struct err e;
+    struct step_limits l = {
+        .max_rows = rows, .max_seqs = SEQS, .max_ctx = ctx, .max_in = 64, .n_head = heads, .head_dim = dim};
+    return be->ops->reserve(be, &l, &e);
+}
+
 static void store(struct backend *be, struct data *d, struct kv_store *kv, int32_t table[SEQS][MAX_LEN],
                   int slot)
 {
     struct attn_item item[SEQS];
     for (int i = 0; i < SEQS; i++) item[i] = (struct attn_item){d->first[i], len[i], 0, table[i]};
+    struct batch b = {.n = d->n, .n_list = 1, .list = {{item, SEQS, d->s.window}}};
     struct qkv_args a = {.n = d->n,
                          .n_head = d->s.n_head,
                          .n_kv_head = d->s.n_kv_head,
@@ -83,8 +92,8 @@ static void store(struct backend *be, struct data *d, struct kv_store *kv, int32
                          .v_stride = d->s.n_kv_head * d->s.dim,
                          .kv = kv,
                          .slot = slot,
-                         .item = item,
-                         .n_item = SEQS};
+                         .b = &b};
+    be->ops->begin(be, &b);
     be->ops->qkv_prep(be, &a);
 }
 
@@ -100,7 +109,7 @@ static float *attend(struct backend *be, struct data *d, int bs, int chunk, bool
     for (int i = 0; i < SEQS; i++) blocks += (len[i] + bs - 1) / bs;
     struct kv_geom g = {blocks, bs, slots, s.n_kv_head, s.dim, s.type};
     ck_assert_int_eq(be->ops->kv_alloc(be, &g, &kv, &e), 0);
-    ck_assert_int_eq(be->ops->reserve(be, d->n, 64, s.n_head, s.dim, MAX_LEN, &e), 0);
+    ck_assert_int_eq(reserve(be, d->n, s.n_head, s.dim, MAX_LEN), 0);
     fill_table(table, bs, 0, start);
     store(be, d, kv, table, slot);
     float *out = floats((size_t)d->n * stride);
@@ -113,6 +122,7 @@ static float *attend(struct backend *be, struct data *d, int bs, int chunk, bool
                 item[n++] = (struct attn_item){d->first[i] + at, len[i] - at < chunk ? len[i] - at : chunk,
                                                at, table[i]};
         for (int i = 0; i < n; i += together ? n : 1) {
+            struct batch b = {.n = d->n, .n_list = 1, .list = {{item + i, together ? n : 1, s.window}}};
             struct attn_args a = {.n = d->n,
                                   .n_head = s.n_head,
                                   .n_kv_head = s.n_kv_head,
@@ -123,11 +133,10 @@ static float *attend(struct backend *be, struct data *d, int bs, int chunk, bool
                                   .out_stride = stride,
                                   .scale = 0.3f,
                                   .cap = s.cap,
-                                  .window = s.window,
                                   .kv = kv,
                                   .slot = slot,
-                                  .item = item + i,
-                                  .n_item = together ? n : 1};
+                                  .b = &b};
+            be->ops->begin(be, &b);
             be->ops->attn(be, &a);
         }
     }
@@ -193,8 +202,10 @@ START_TEST(long_contexts_join_their_spans)
         struct kv_store *kv;
         struct kv_geom g = {LEN / 16 + 1, 16, 1, 1, DIM, type};
         struct attn_item all = {0, LEN, 0, table}, last = {0, 1, LEN - 1, table};
+        struct batch b_all = {.n = LEN, .n_list = 1, .list = {{&all, 1, 0}}},
+                     b_last = {.n = 1, .n_list = 1, .list = {{&last, 1, 0}}};
         ck_assert_int_eq(be->ops->kv_alloc(be, &g, &kv, &e), 0);
-        ck_assert_int_eq(be->ops->reserve(be, LEN, 64, HEADS, DIM, LEN, &e), 0);
+        ck_assert_int_eq(reserve(be, LEN, HEADS, DIM, LEN), 0);
         struct qkv_args s = {.n = LEN,
                              .n_kv_head = 1,
                              .head_dim = DIM,
@@ -203,8 +214,7 @@ START_TEST(long_contexts_join_their_spans)
                              .v = v,
                              .v_stride = DIM,
                              .kv = kv,
-                             .item = &all,
-                             .n_item = 1};
+                             .b = &b_all};
         be->ops->qkv_prep(be, &s);
         struct attn_args a = {.n = 1,
                               .n_head = HEADS,
@@ -214,8 +224,7 @@ START_TEST(long_contexts_join_their_spans)
                               .out = out[i],
                               .scale = 1,
                               .kv = kv,
-                              .item = &last,
-                              .n_item = 1};
+                              .b = &b_last};
         be->ops->attn(be, &a);
         be->ops->kv_free(be, kv);
         device_close(&dev);

@@ -259,7 +259,7 @@ START_TEST(embedding_rows_are_exact)
     for (enum dtype t = 0; t < DT_I8; t++) {
         struct matrix *m = matrix_new(t, 70, 512);
         struct weight *w = pack(&be, m);
-        cpu_embed(&be.base, w, ids, 5, 3.0f, y);
+        cpu_embed(&be.base, w, &(struct batch){.n = 5, .ids = ids}, 3.0f, y);
         for (int i = 0; i < 5; i++)
             for (int k = 0; k < 512; k++) ck_assert(y[512 * i + k] == 3.0f * m->f[512 * ids[i] + k]);
         struct weight_info info = cpu_weight_info(w);

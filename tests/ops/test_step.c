@@ -92,8 +92,9 @@ START_TEST(rope_angles_are_the_reference)
     if (!device_open(&d, _i, 2)) return;
     for (int i = 0; i < N; i++) pos[i] = i * i * 97;
     for (int i = 0; i < 24; i++) freq[i] = powf(10000, -(float)i / 24);
-    d.be->ops->rope_angles(d.be, pos, N, freq, 24, 1.1f, a);
-    ref_backend()->ops->rope_angles(ref_backend(), pos, N, freq, 24, 1.1f, b);
+    struct batch s = {.n = N, .pos = pos};
+    d.be->ops->rope_angles(d.be, &s, freq, 24, 1.1f, a);
+    ref_backend()->ops->rope_angles(ref_backend(), &s, freq, 24, 1.1f, b);
     ck_assert_mem_eq(a, b, sizeof a);
     ck_assert_float_eq(b[0], 1.1f);
     ck_assert_double_lt(fabs(b[24 * 2 * 3] - 1.1 * cos(3 * 3 * 97)), 1e-6);
@@ -142,6 +143,7 @@ static void prep_run(struct backend *be, struct prep *p, int chunk)
         for (int i = 0; i < len[s]; i += chunk) {
             int n = len[s] - i < chunk ? len[s] - i : chunk, r = row + i;
             struct attn_item it = {0, n, pos[s] + i, table[s]};
+            struct batch b = {.n = n, .n_list = 1, .list = {{&it, 1, 0}}};
             struct qkv_args a = {.n = n,
                                  .n_head = HEADS,
                                  .n_kv_head = KV_HEADS,
@@ -160,8 +162,7 @@ static void prep_run(struct backend *be, struct prep *p, int chunk)
                                  .cs = p->cs + (size_t)r * p->rot,
                                  .kv = p->kv,
                                  .slot = 1,
-                                 .item = &it,
-                                 .n_item = 1};
+                                 .b = &b};
             be->ops->qkv_prep(be, &a);
         }
     free(w);

@@ -70,7 +70,7 @@ START_TEST(test_rows)
         ck_assert_msg(!store_matrix(s, be, &m, &w, &e), "%s", e.msg);
         ck_assert_int_eq(be->ops->weight_info(w).n_out, 2);
         ck_assert_int_eq(be->ops->weight_info(w).type, pass ? DT_BF16 : DT_F32);
-        be->ops->embed(be, w, (int32_t[]){1}, 1, 1, y);
+        be->ops->embed(be, w, &(struct batch){.n = 1, .ids = (int32_t[]){1}}, 1, y);
         ck_assert(y[0] == 5 && y[1] == 6);
         be->ops->weight_free(be, w);
     }

@@ -4,6 +4,9 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 enum err_code {
     ERR_OK = 0,
@@ -32,3 +35,6 @@ int err_param(struct err *e, int code, const char *param, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 /* Prefixes the message ("FILE: what went wrong") and returns e->code; for adding context on the way up. */
 int err_prefix(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+#ifdef __cplusplus
+}
+#endif

@@ -14,4 +14,19 @@ struct backend *ref_backend(void); /* scalar oracle; stateless, one thread */
 /* The pool is borrowed and must outlive the back end. isa must not exceed cpu_isa_detect(): ERR_UNSUPPORTED.
  */
 int cpu_backend_open(struct pool *pool, enum cpu_isa isa, struct backend **out, struct err *e);
-void cpu_backend_close(struct backend *be);
+
+/* The back end of a device: "cpu", "cuda" or "cuda:N" (which takes the module inferd_cuda), or "auto": CUDA
+ * where module and device are there, else the CPU, with a line in the log where the module is there and
+ * cannot be used. */
+struct device_config {
+    const char *device;
+    enum cpu_isa isa; /* of the CPU */
+    struct pool *pool;
+    bool deterministic, fp8;      /* of CUDA: module.h */
+    const char *attention, *norm; /* of CUDA: "auto" or one of its kinds */
+};
+int backend_open(const struct device_config *c, struct backend **out, struct err *e);
+static inline void backend_close(struct backend *be)
+{
+    if (be) be->ops->close(be);
+}

@@ -193,7 +193,7 @@ int bench_ops_main(int argc, char **argv)
 out:
     free(b.dot);
     if (status) fprintf(stderr, "error: %s\n", e.msg);
-    cpu_backend_close(b.be);
+    backend_close(b.be);
     pool_close(b.pool);
     return code;
 }

@@ -4,6 +4,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 enum dtype {
     DT_F32,
@@ -37,3 +40,6 @@ void dtype_to_f32(enum dtype t, const void *src, float *dst, int64_t n);
 /* Scalar quantisation of n values to F16, BF16, Q8_0 or Q4_0 (round to nearest even); false for other types.
  */
 bool dtype_from_f32(enum dtype t, const float *src, void *dst, int64_t n);
+#ifdef __cplusplus
+}
+#endif

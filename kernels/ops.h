@@ -21,6 +21,9 @@
 #include <stdint.h>
 #include "dtype.h"
 #include "err.h"
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 struct backend;
 struct weight;   /* a packed matrix [n_out][n_in], opaque; owned by the caller through weight_free */
@@ -169,6 +172,7 @@ struct ops {
     void (*all_reduce)(struct backend *, float *x, size_t n);
     void (*all_gather)(struct backend *, const float *part, int n, int len, float *all);
     int (*sync)(struct backend *, struct err *);
+    void (*close)(struct backend *); /* after everything that it gave was freed, but for packed weights */
 };
 struct backend {
     const char *name; /* "cpu", "ref", "cuda" */
@@ -183,3 +187,6 @@ struct backend {
 /* Size in bytes of one block of the store: 2 * n_slot * block_size * n_kv_head * head_dim values (and the
  * scales of I8 and E4M3). */
 size_t kv_block_bytes(const struct kv_geom *g);
+#ifdef __cplusplus
+}
+#endif

@@ -29,14 +29,10 @@ static int set_logging(const struct options *o, struct err *e)
 static int refuse_unimplemented(const struct options *o, struct err *e)
 {
     enum recipe recipe;
-    if (recipe_parse(o->quantization, &recipe, e)) return e->code;
+    if (strcmp(o->quantization, "fp8") && recipe_parse(o->quantization, &recipe, e)) return e->code;
     if (o->tensor_parallel_size != 1)
         return err_param(e, ERR_UNSUPPORTED, "tensor-parallel-size",
                          "--tensor-parallel-size: only 1 is implemented");
-    if (!strcmp(o->device, "cuda"))
-        return err_param(e, ERR_UNSUPPORTED, "device", "--device: this build has no CUDA back end");
-    if (strcmp(o->device, "auto") && strcmp(o->device, "cpu"))
-        return err_param(e, ERR_INVALID, "device", "--device: must be auto, cpu or cuda");
     if (strcmp(o->load_format, "auto") && strcmp(o->load_format, "dummy"))
         return err_param(e, ERR_INVALID, "load-format", "--load-format: must be auto or dummy");
     if (strcmp(o->generation_config, "auto") && strcmp(o->generation_config, "vllm"))
@@ -104,7 +100,15 @@ int launch_backend(struct launch *l, struct err *e)
         return err_param(e, ERR_INVALID, "cpu-isa",
                          "--cpu-isa: must be auto, scalar, avx2, avx512, vnni or bf16");
     int status = pool_open(l->opt.threads, &l->pool, e);
-    return status ? status : cpu_backend_open(l->pool, isa, &l->backend, e);
+    if (status) return status;
+    struct device_config c = {.device = l->opt.device,
+                              .isa = isa,
+                              .pool = l->pool,
+                              .deterministic = l->opt.deterministic,
+                              .fp8 = !strcmp(l->opt.quantization, "fp8"),
+                              .attention = l->opt.attention_backend,
+                              .norm = l->opt.norm_backend};
+    return backend_open(&c, &l->backend, e);
 }
 
 int launch_model(struct launch *l, bool metadata_only, const volatile int *cancel, struct err *e)
@@ -120,7 +124,8 @@ int launch_model(struct launch *l, bool metadata_only, const volatile int *cance
                                .dummy_seed = (uint64_t)l->opt.seed,
                                .dtype = l->opt.dtype,
                                .tokenizer = *l->opt.tokenizer ? l->opt.tokenizer : NULL,
-                               .quantization = l->opt.quantization,
+                               .quantization =
+                                   strcmp(l->opt.quantization, "fp8") ? l->opt.quantization : NULL,
                                .quant_cache = kept && strcmp(kept, "none") ? kept : NULL,
                                .pool = l->pool,
                                .cancel = cancel};
@@ -151,9 +156,9 @@ static int parse_kv_type(const char *name, enum dtype *out)
     static const struct {
         const char *name;
         enum dtype type;
-    } types[] = {{"auto", DT_COUNT},    {"fp8", DT_E4M3},      {"float16", DT_F16}, {"f16", DT_F16},     {"half", DT_F16},
-                 {"bfloat16", DT_BF16}, {"bf16", DT_BF16},   {"float32", DT_F32}, {"f32", DT_F32},
-                 {"float", DT_F32},     {"int8", DT_I8},     {"q8", DT_I8}};
+    } types[] = {{"auto", DT_COUNT}, {"fp8", DT_E4M3},      {"float16", DT_F16}, {"f16", DT_F16},
+                 {"half", DT_F16},   {"bfloat16", DT_BF16}, {"bf16", DT_BF16},   {"float32", DT_F32},
+                 {"f32", DT_F32},    {"float", DT_F32},     {"int8", DT_I8},     {"q8", DT_I8}};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         if (strcmp(name, types[i].name)) continue;
         *out = types[i].type;
@@ -215,7 +220,7 @@ void launch_close(struct launch *l)
     if (l->engine) engine_close(l->engine);
     template_free(l->tmpl);
     if (l->model) model_free(l->model);
-    if (l->backend) cpu_backend_close(l->backend);
+    if (l->backend) backend_close(l->backend);
     pool_close(l->pool);
     metrics_free(l->metrics);
     free(l->path);

@@ -142,6 +142,15 @@ static const struct step_kernels *step_kernels(enum cpu_isa isa)
     return NULL;
 }
 
+static void close_cpu(struct backend *base)
+{
+    struct cpu_backend *be = cpu_of(base);
+    cpu_attn_close(be);
+    cpu_linear_close(be);
+    cpu_weight_close(be);
+    free(be);
+}
+
 int cpu_backend_open(struct pool *pool, enum cpu_isa isa, struct backend **out, struct err *e)
 {
     static const struct ops ops = {
@@ -168,6 +177,7 @@ int cpu_backend_open(struct pool *pool, enum cpu_isa isa, struct backend **out, 
         .attn = cpu_attn,
         .scale_cap = scale_cap,
         .sync = sync_steps,
+        .close = close_cpu,
     };
     if (isa > cpu_isa_detect())
         return err_param(e, ERR_UNSUPPORTED, "cpu-isa", "this machine's processor has no %s",
@@ -181,19 +191,9 @@ int cpu_backend_open(struct pool *pool, enum cpu_isa isa, struct backend **out, 
         .step = step_kernels(isa)};
     int rc = cpu_linear_open(be, e);
     if (rc) {
-        cpu_backend_close(&be->base);
+        close_cpu(&be->base);
         return rc;
     }
     *out = &be->base;
     return 0;
-}
-
-void cpu_backend_close(struct backend *base)
-{
-    if (!base) return;
-    struct cpu_backend *be = cpu_of(base);
-    cpu_attn_close(be);
-    cpu_linear_close(be);
-    cpu_weight_close(be);
-    free(be);
 }

@@ -27,7 +27,7 @@ void machine_open(struct machine *m, const char *name, int isa, int threads)
 void machine_close(struct machine *m)
 {
     model_free(m->model);
-    if (!m->is_ref) cpu_backend_close(m->be);
+    if (!m->is_ref) backend_close(m->be);
     pool_close(m->pool);
 }
 

@@ -82,7 +82,7 @@ static struct backend *cpu[ISA_COUNT];
 static void close_all(void)
 {
     for (int i = 0; i < ISA_COUNT; i++)
-        if (cpu[i]) cpu_backend_close(cpu[i]);
+        if (cpu[i]) backend_close(cpu[i]);
     pool_close(pool);
 }
 

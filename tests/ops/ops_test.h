@@ -64,6 +64,6 @@ static inline bool device_open(struct device *d, int level, int threads)
 }
 static inline void device_close(struct device *d)
 {
-    cpu_backend_close(d->be);
+    backend_close(d->be);
     pool_close(d->pool);
 }

@@ -1,16 +1,20 @@
-/* Runs CUDA kernels on the CPU: what a .cu file sees when g++ compiles it with -DCUEMU (kernels/cuda/dev.cuh).
+/* Runs CUDA kernels on the CPU: what a .cu file sees when g++ compiles it with -DCUEMU
+ * (kernels/cuda/dev.cuh).
  *
- * Every CUDA thread is a fiber that runs until it has to wait, blocks run one after the other (all at once in a
- * cooperative launch), and the host API (cudaMalloc, streams, graphs) is link-time symbols of the emulator, so host
- * code keeps the real headers. A launch runs on the host thread that drains its stream; several host threads may each
- * drive a device. The environment chooses the schedule:
- *   CUEMU_ORDER=forward|reverse|random:N  which thread goes first; in forward asynchronous copies land at once, else as
- *                                         late as their wait allows. A correct kernel gives the same bits under all.
- *   CUEMU_LAZY=1     a stream runs only when something waits for it     CUEMU_DEVICES=N  pretended devices, default 2
- *   CUEMU_STRICT=1   the host cannot touch device memory                CUEMU_MEM=BYTES  memory of each, default 1 GB
- *   CUEMU_SPIN=SECS  a kernel that only spins for so long is a deadlock, default 20
- *   CUEMU_STATS=1    one line for every launch
- * Shared memory and fresh device memory hold 0xFF bytes (NaN). A mistake prints "cuemu: ..." and aborts. */
+ * Every CUDA thread is a fiber that runs until it has to wait, blocks run one after the other (all at once in
+ * a cooperative launch), and the host API (cudaMalloc, streams, graphs) is link-time symbols of the emulator,
+ * so host code keeps the real headers. A launch runs on the host thread that drains its stream; several host
+ * threads may each drive a device. Shared memory and fresh device memory hold 0xFF bytes (NaN). A mistake
+ * prints "cuemu: ..." and aborts. The environment chooses the schedule:
+ *
+ * - CUEMU_ORDER=forward|reverse|random:N: which thread goes first. In forward asynchronous copies land at
+ *   once, else as late as their wait allows. A correct kernel gives the same bits under all.
+ * - CUEMU_LAZY=1: a stream runs only when something waits for it.
+ * - CUEMU_STRICT=1: the host cannot touch device memory.
+ * - CUEMU_DEVICES=N: pretended devices, default 2.
+ * - CUEMU_MEM=BYTES: memory of each, default 1 GB.
+ * - CUEMU_SPIN=SECONDS: a kernel that only spins for so long is deadlocked, default 20.
+ * - CUEMU_STATS=1: one line for every launch. */
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -31,10 +35,16 @@ struct cuemu_thread {
     int lane, warp;
 };
 extern "C" __thread struct cuemu_thread *cuemu_self __attribute__((tls_model("initial-exec")));
-#define threadIdx (cuemu_self->tid)
-#define blockIdx  (cuemu_self->bid)
-#define blockDim  (cuemu_self->block)
-#define gridDim   (cuemu_self->grid)
+#ifdef __SANITIZE_THREAD__ /* a fiber reads what belongs to its host thread: no race */
+#define CUEMU_UNSEEN __attribute__((no_sanitize("thread"), noinline))
+#else
+#define CUEMU_UNSEEN
+#endif
+CUEMU_UNSEEN static inline struct cuemu_thread *cuemu_me(void) { return cuemu_self; }
+#define threadIdx (cuemu_me()->tid)
+#define blockIdx  (cuemu_me()->bid)
+#define blockDim  (cuemu_me()->block)
+#define gridDim   (cuemu_me()->grid)
 static const int warpSize = 32;
 
 #undef __forceinline__
@@ -44,7 +54,7 @@ static const int warpSize = 32;
 #define __launch_bounds__(...)
 #define __grid_constant__
 #ifndef __noinline__
-#define __noinline__ __attribute__((noinline))
+#define __noinline__
 #endif
 
 /* Where in the source a thread waits; every collective takes one, for the reports. */
@@ -75,7 +85,8 @@ static inline void cuemu_launch_with(const char *name, bool coop, dim3 grid, dim
                                      cudaStream_t stream, void (*kernel)(P...), A... args)
 {
     std::tuple<std::decay_t<P>...> params{args...};
-    cuemu_enqueue({name, (const void *)kernel, grid, block, smem, coop, [=] { std::apply(kernel, params); }}, stream);
+    cuemu_enqueue({name, (const void *)kernel, grid, block, smem, coop, [=] { std::apply(kernel, params); }},
+                  stream);
 }
 #define LAUNCH(kernel, grid, block, smem, stream, ...)                                                       \
     cuemu_launch_with(#kernel, false, grid, block, smem, stream, kernel, ##__VA_ARGS__)
@@ -100,28 +111,33 @@ void cuemu_named_barrier(int id, int n, cuemu_site at);
 void cuemu_grid_sync(cuemu_site at);
 void cuemu_yield(cuemu_site at); /* one round of a spin loop */
 void cuemu_fence(void);
-#define __syncthreads()       cuemu_syncthreads(CUEMU_HERE)
+#define __syncthreads()        cuemu_syncthreads(CUEMU_HERE)
 #define __syncthreads_count(p) cuemu_syncthreads_count((p) != 0, CUEMU_HERE)
-#define __syncthreads_or(p)   (cuemu_syncthreads_count((p) != 0, CUEMU_HERE) != 0)
-#define __syncthreads_and(p)  (cuemu_syncthreads_count((p) == 0, CUEMU_HERE) == 0)
-#define __nanosleep(ns)       cuemu_yield(CUEMU_HERE)
+#define __syncthreads_or(p)    (cuemu_syncthreads_count((p) != 0, CUEMU_HERE) != 0)
+#define __syncthreads_and(p)   (cuemu_syncthreads_count((p) == 0, CUEMU_HERE) == 0)
+#define __nanosleep(ns)        cuemu_yield(CUEMU_HERE)
 static inline void __threadfence_block(void) { cuemu_fence(); }
 static inline void __threadfence(void) { cuemu_fence(); }
 static inline void __threadfence_system(void) { cuemu_fence(); }
 
 /* ---- warp collectives ---- */
 
-/* Every lane of mask deposits some bytes and gets the table of all deposits, CUEMU_SLOT bytes per lane, valid until
- * its next collective. Only with `order` are memory accesses before and after ordered (ThreadSanitizer's view). */
+/* Every lane of mask deposits some bytes and gets the table of all deposits, CUEMU_SLOT bytes per lane, valid
+ * until its next collective. Only with `order` are memory accesses before and after ordered
+ * (ThreadSanitizer's view). */
 enum { CUEMU_SLOT = 32 };
 const unsigned char *cuemu_exchange(unsigned mask, const void *v, size_t bytes, bool order, cuemu_site at);
 void cuemu_pick(void *dst, const unsigned char *table, int lane, size_t bytes);
 unsigned cuemu_ballot(unsigned mask, int p, cuemu_site at);
-static inline void cuemu_syncwarp(cuemu_site at, unsigned mask = 0xffffffffu) { cuemu_exchange(mask, 0, 0, true, at); }
-#define __syncwarp(...)       cuemu_syncwarp(CUEMU_HERE, ##__VA_ARGS__)
-#define __ballot_sync(m, p)   cuemu_ballot(m, (p) != 0, CUEMU_HERE)
-#define __any_sync(m, p)      (cuemu_ballot(m, (p) != 0, CUEMU_HERE) != 0)
-#define __all_sync(m, p)      (cuemu_ballot(m, (p) == 0, CUEMU_HERE) == 0)
+struct cuemu_syncwarp {
+    cuemu_site at;
+    void operator()(unsigned mask = 0xffffffffu) const { cuemu_exchange(mask, 0, 0, true, at); }
+};
+#define __syncwarp                                                                                           \
+    cuemu_syncwarp { CUEMU_HERE }
+#define __ballot_sync(m, p) cuemu_ballot(m, (p) != 0, CUEMU_HERE)
+#define __any_sync(m, p)    (cuemu_ballot(m, (p) != 0, CUEMU_HERE) != 0)
+#define __all_sync(m, p)    (cuemu_ballot(m, (p) == 0, CUEMU_HERE) == 0)
 
 enum cuemu_shuffle { CUEMU_IDX, CUEMU_XOR, CUEMU_DOWN, CUEMU_UP };
 /* A lane whose source lies outside its segment of `width` lanes keeps its own value. */
@@ -129,13 +145,17 @@ template <cuemu_shuffle K, class T>
 static inline T cuemu_shfl(cuemu_site at, unsigned mask, T v, int arg, int width = 32)
 {
     static_assert(sizeof(T) <= CUEMU_SLOT && std::is_trivially_copyable_v<T>);
-    int lane = cuemu_self->lane, first = lane & ~(width - 1), from;
-    if (K == CUEMU_IDX) from = first + (arg & (width - 1));
-    else if (K == CUEMU_XOR) from = lane ^ arg;
-    else from = K == CUEMU_DOWN ? lane + arg : lane - arg;
+    int lane = cuemu_me()->lane, first = lane & ~(width - 1), from;
+    if (K == CUEMU_IDX)
+        from = first + (arg & (width - 1));
+    else if (K == CUEMU_XOR)
+        from = lane ^ arg;
+    else
+        from = K == CUEMU_DOWN ? lane + arg : lane - arg;
     if (from < (K == CUEMU_XOR ? 0 : first) || from >= first + width) from = lane;
     const unsigned char *table = cuemu_exchange(mask, &v, sizeof v, false, at);
-    if (!(mask >> from & 1)) cuemu_fail("shuffle from lane %d, not in mask %08x, %s:%d", from, mask, at.file, at.line);
+    if (!(mask >> from & 1))
+        cuemu_fail("shuffle from lane %d, not in mask %08x, %s:%d", from, mask, at.file, at.line);
     T r;
     cuemu_pick(&r, table, from, sizeof r);
     return r;
@@ -157,11 +177,11 @@ template <class T, class F> static inline T cuemu_reduce(cuemu_site at, unsigned
         }
     return r;
 }
-#define CUEMU_REDUCE(m, v, e) cuemu_reduce(CUEMU_HERE, m, v, [](auto a, auto b) { return e; })
+#define CUEMU_REDUCE(m, v, e)   cuemu_reduce(CUEMU_HERE, m, v, [](auto a, auto b) { return e; })
 #define __reduce_add_sync(m, v) CUEMU_REDUCE(m, v, a + b)
 #define __reduce_min_sync(m, v) CUEMU_REDUCE(m, v, a < b ? a : b)
 #define __reduce_max_sync(m, v) CUEMU_REDUCE(m, v, a > b ? a : b)
 #define __reduce_or_sync(m, v)  CUEMU_REDUCE(m, v, a | b)
-#define __reduce_and_sync(m, v) CUEMU_REDUCE(m, v, a & b)
+#define __reduce_and_sync(m, v) CUEMU_REDUCE(m, v, a &b)
 
 #include "cuemu_math.h"

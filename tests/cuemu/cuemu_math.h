@@ -1,5 +1,6 @@
-/* Device functions without a host version: loads, atomics, conversions, bit tricks, fast mathematics. Included by
- * cuemu.h. Fast functions are the exact ones of the host, so a GPU may differ in the last bits. No state. */
+/* Device functions without a host version: loads, atomics, conversions, bit tricks, fast mathematics.
+ * Included by cuemu.h. Fast functions are the exact ones of the host, so a GPU may differ in the last bits.
+ * No state. */
 #pragma once
 
 /* ---- loads and stores with a cache hint ---- */
@@ -109,15 +110,15 @@ template <class A, class B> static inline std::common_type_t<A, B> max(A a, B b)
     std::common_type_t<A, B> x = a, y = b;
     return x < y ? y : x;
 }
-#define __expf   expf /* glibc owns the names __expf, __logf, ... */
-#define __logf   logf
-#define __log2f  log2f
-#define __log10f log10f
-#define __powf   powf
-#define __sinf   sinf
-#define __cosf   cosf
-#define __tanf   tanf
-#define __sincosf sincosf
+#define __expf      expf /* glibc owns the names __expf, __logf, ... */
+#define __logf      logf
+#define __log2f     log2f
+#define __log10f    log10f
+#define __powf      powf
+#define __sinf      sinf
+#define __cosf      cosf
+#define __tanf      tanf
+#define __sincosf   sincosf
 #define __exp10f(x) powf(10.f, x)
 static inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
 static inline float __frsqrt_rn(float x) { return 1.f / sqrtf(x); }

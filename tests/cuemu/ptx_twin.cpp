@@ -35,7 +35,8 @@ unsigned cuemu_smem_offset(const void *p)
 
 /* ---- cp.async ---- */
 
-/* The copy may happen anywhere between its issue and its wait, so both are told to ThreadSanitizer as accesses. */
+/* The copy may happen anywhere between its issue and its wait, so both are told to ThreadSanitizer as
+ * accesses. */
 static void touch(const copy16 &c)
 {
     if (!__tsan_read_range) return;
@@ -52,7 +53,8 @@ static void copy_now(const copy16 &c)
 void cp_async16(void *dst, const void *src, int n_valid)
 {
     copy16 c = {(char *)dst, (const char *)src, 16, n_valid};
-    if (((uintptr_t)dst | (uintptr_t)src) % 16) cuemu_fail("cp_async16 from %p to %p is not 16-byte aligned", src, dst);
+    if (((uintptr_t)dst | (uintptr_t)src) % 16)
+        cuemu_fail("cp_async16 from %p to %p is not 16-byte aligned", src, dst);
     if (n_valid < 0 || n_valid > 16) cuemu_fail("cp_async16 of %d valid bytes", n_valid);
     cuemu_smem_offset(dst);
     if (__asan_region_is_poisoned &&
@@ -89,23 +91,27 @@ void cuemu_mma16816(float d[4], const unsigned a[4], const unsigned b[2], cuemu_
     } mine = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
     const unsigned char *table = cuemu_exchange(0xffffffffu, &mine, sizeof mine, false, at);
     int lane = cuemu_machine->cur->t.lane;
-    for (int i = 0; i < 4; i++) {
-        int hi = i / 2, col = lane % 4 * 2 + i % 2; /* d row lane/4 + 8 hi */
-        float sum = 0;
-        for (int pair = 0; pair < 8; pair++) { /* k = 2 pair and 2 pair + 1 */
-            const frag *fa = (const frag *)(table + (lane / 4 * 4 + pair % 4) * CUEMU_SLOT);
-            const frag *fb = (const frag *)(table + (col * 4 + pair % 4) * CUEMU_SLOT);
-            unsigned wa = fa->a[hi + pair / 4 * 2], wb = fb->b[pair / 4];
-            sum += bf16_at(wa, 0) * bf16_at(wb, 0);
-            sum += bf16_at(wa, 1) * bf16_at(wb, 1);
+    float sum[4] = {};                     /* as d: rows lane/4 and +8, columns 2 (lane % 4) and the next */
+    for (int pair = 0; pair < 8; pair++) { /* k = 2 pair and 2 pair + 1 */
+        int from = pair % 4, half = pair / 4;
+        const frag *fa = (const frag *)(table + (lane / 4 * 4 + from) * CUEMU_SLOT);
+        const frag *fb0 = (const frag *)(table + (lane % 4 * 8 + from) * CUEMU_SLOT);
+        const frag *fb1 = (const frag *)(table + (lane % 4 * 8 + 4 + from) * CUEMU_SLOT);
+        for (int hi = 0; hi < 2; hi++) {
+            float a0 = bf16_at(fa->a[half * 2], hi), a1 = bf16_at(fa->a[half * 2 + 1], hi);
+            float b0 = bf16_at(fb0->b[half], hi), b1 = bf16_at(fb1->b[half], hi);
+            sum[0] += a0 * b0;
+            sum[1] += a0 * b1;
+            sum[2] += a1 * b0;
+            sum[3] += a1 * b1;
         }
-        d[i] += sum;
     }
+    for (int i = 0; i < 4; i++) d[i] += sum[i];
 }
 
 /* ---- the copy engine ---- */
 
-struct tensor_map { /* in the bytes of a CUtensorMap */
+struct tensor_map { /* in the bytes of a tma_map */
     const char *base;
     int rows, cols, box_rows;
     unsigned magic;
@@ -114,7 +120,7 @@ enum { BOX_COLS = 64, MAP_MAGIC = 0x6d617032, SWIZZLE_ALIGN = 1024 };
 
 static inline unsigned swizzle128(unsigned at) { return at ^ (at >> 3 & 0x70); }
 
-cudaError_t tma_map2(CUtensorMap *map, const void *base, int rows, int cols, int box_rows)
+cudaError_t tma_map2(tma_map *map, const void *base, int rows, int cols, int box_rows)
 {
     if ((uintptr_t)base % 16 || cols % 8 || rows < 1 || cols < 1 || box_rows < 1 || box_rows > 256)
         return cudaErrorInvalidValue;
@@ -123,7 +129,7 @@ cudaError_t tma_map2(CUtensorMap *map, const void *base, int rows, int cols, int
     return cudaSuccess;
 }
 
-void tma_load2(void *dst, const CUtensorMap *map, uint64_t *bar, int x, int y)
+void tma_load2(void *dst, const tma_map *map, uint64_t *bar, int x, int y)
 {
     quiet q;
     machine *m = cuemu_machine;
@@ -146,20 +152,24 @@ void tma_load2(void *dst, const CUtensorMap *map, uint64_t *bar, int x, int y)
             }
         cuemu_mbar_complete(bar, t.box_rows * BOX_COLS * 2);
     };
-    if (m->ord == FORWARD) copy();
-    else m->engine.push_back(copy);
+    if (m->ord == FORWARD)
+        copy();
+    else
+        m->engine.push_back(copy);
 }
 
 /* ---- wgmma ---- */
 
-/* Element (r, k) of an operand whose rows are 128 bytes, swizzled, in groups of 8 rows. */
-static float operand(const char *window, uint64_t desc, int r, int k)
+/* Row r of an operand, 16 elements: rows are 128 bytes, swizzled, in groups of 8. */
+static void operand_row(float out[16], const char *window, uint64_t desc, int r)
 {
     unsigned start = (unsigned)(desc & 0x3fff) << 4, group = (unsigned)(desc >> 32 & 0x3fff) << 4;
-    unsigned at = start + (unsigned)(r / 8) * group + (unsigned)(r % 8 * 128 + k * 2);
-    uint16_t w;
-    copy_bytes(&w, window + swizzle128(at), 2);
-    return __uint_as_float((unsigned)w << 16);
+    unsigned at = start + (unsigned)(r / 8) * group + (unsigned)(r % 8) * 128;
+    for (int chunk = 0; chunk < 2; chunk++) { /* 16 bytes stay together */
+        uint16_t e[8];
+        copy_bytes(e, window + swizzle128(at + (unsigned)chunk * 16), sizeof e);
+        for (int i = 0; i < 8; i++) out[chunk * 8 + i] = __uint_as_float((unsigned)e[i] << 16);
+    }
 }
 
 void cuemu_wgmma(float *d, int n, uint64_t a, uint64_t b, int acc, cuemu_site at)
@@ -171,15 +181,22 @@ void cuemu_wgmma(float *d, int n, uint64_t a, uint64_t b, int acc, cuemu_site at
     int lane = f->t.lane, w = f->t.warp % 4;
     const char *window = f->blk->smem;
     auto work = [=] {
-        for (int i = 0; i < n / 2; i++) {
-            int row = w * 16 + lane / 4 + i / 2 % 2 * 8, col = i / 4 * 8 + lane % 4 * 2 + i % 2;
-            float sum = 0;
-            for (int k = 0; k < 16; k++) sum += operand(window, a, row, k) * operand(window, b, col, k);
-            d[i] = (acc ? d[i] : 0) + sum;
+        float rows[2][16], col[16];
+        for (int h = 0; h < 2; h++) operand_row(rows[h], window, a, w * 16 + lane / 4 + h * 8);
+        for (int j = 0; j < n / 4; j++) { /* this lane's columns */
+            operand_row(col, window, b, j / 2 * 8 + lane % 4 * 2 + j % 2);
+            for (int h = 0; h < 2; h++) {
+                float sum = 0, *to = &d[j / 2 * 4 + h * 2 + j % 2];
+                for (int k = 0; k < 16; k++) sum += rows[h][k] * col[k];
+                *to = (acc ? *to : 0) + sum;
+            }
         }
     };
-    if (cuemu_machine->ord == FORWARD) work(), f->mma.op.push_back([] {});
-    else f->mma.op.push_back(work);
+    if (cuemu_machine->ord == FORWARD) {
+        work();
+        f->mma.op.push_back([] {});
+    } else
+        f->mma.op.push_back(work);
 }
 
 void wgmma_commit(void)

@@ -1,8 +1,10 @@
-/* The emulated twins of kernels/cuda/ptx.cuh, written from the fragment tables of the PTX manual. Included by it, after
- * dev.cuh. Asynchronous work lands at once under CUEMU_ORDER=forward and as late as its wait allows otherwise, so a
- * missing wait shows in one of the two. No state. */
+/* The emulated twins of kernels/cuda/ptx.cuh, written from the fragment tables of the PTX manual. Included by
+ * it, after dev.cuh. Asynchronous work lands at once under CUEMU_ORDER=forward and as late as its wait allows
+ * otherwise, so a missing wait shows in one of the two. No state. */
 #pragma once
-#include <cuda.h>
+#include "cuemu.h"
+
+struct tma_map; /* ptx.cuh; here it holds the arguments of tma_map2 */
 
 unsigned cuemu_smem_offset(const void *p); /* in its block's window; aborts when p is no shared memory */
 #define smem_addr cuemu_smem_offset
@@ -10,7 +12,10 @@ unsigned cuemu_smem_offset(const void *p); /* in its block's window; aborts when
 /* ---- order ---- */
 static inline void st_release(unsigned *p, unsigned v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
 static inline unsigned ld_acquire(const unsigned *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
-static inline unsigned add_acq_rel(unsigned *p, unsigned v) { return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL); }
+static inline unsigned add_acq_rel(unsigned *p, unsigned v)
+{
+    return __atomic_fetch_add(p, v, __ATOMIC_ACQ_REL);
+}
 #define spin_until(cond)                                                                                     \
     while (!(cond)) cuemu_yield(CUEMU_HERE)
 #define named_barrier(id, n) cuemu_named_barrier(id, n, CUEMU_HERE)
@@ -28,7 +33,7 @@ static inline void cuemu_ldmatrix(unsigned r[4], const void *row, bool transpose
 {
     if (cuemu_smem_offset(row) % 16) cuemu_fail("ldmatrix: row not 16-byte aligned, %s:%d", at.file, at.line);
     const unsigned char *rows = cuemu_exchange(0xffffffffu, &row, sizeof row, false, at);
-    int y = cuemu_self->lane / 4, x = cuemu_self->lane % 4 * 2;
+    int lane = cuemu_me()->lane, y = lane / 4, x = lane % 4 * 2;
     for (int i = 0; i < 4; i++) {
         const uint16_t *m[2];
         uint16_t e[2];
@@ -52,8 +57,8 @@ static inline void mbar_arrive(uint64_t *b) { mbar_expect(b, 0); }
 void cuemu_mbar_complete(uint64_t *b, int bytes);
 void cuemu_mbar_wait(uint64_t *b, int parity, cuemu_site at);
 #define mbar_wait(b, parity) cuemu_mbar_wait(b, parity, CUEMU_HERE)
-void tma_load2(void *dst, const CUtensorMap *map, uint64_t *b, int x, int y);
-cudaError_t tma_map2(CUtensorMap *map, const void *base, int rows, int cols, int box_rows);
+void tma_load2(void *dst, const tma_map *map, uint64_t *b, int x, int y);
+cudaError_t tma_map2(tma_map *map, const void *base, int rows, int cols, int box_rows);
 
 /* ---- wgmma ---- */
 static inline void wgmma_fence(void) {}

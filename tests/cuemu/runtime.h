@@ -1,6 +1,7 @@
-/* What the emulator's own files share: hooks into the sanitizers, fibers, the machine that runs one launch, devices
- * and streams. The runtime is compiled without instrumentation and tells ThreadSanitizer by hand which events order
- * memory; it therefore locks with a lock of its own, which ThreadSanitizer does not see and takes for no order. */
+/* What the emulator's own files share: hooks into the sanitizers, fibers, the machine that runs one launch,
+ * devices and streams. The runtime is compiled without instrumentation and tells ThreadSanitizer by hand
+ * which events order memory; it therefore locks with a lock of its own, which ThreadSanitizer does not see
+ * and takes for no order. */
 #pragma once
 #include "cuemu.h"
 #include <vector>
@@ -42,6 +43,17 @@ struct quiet {
     ~quiet()
     {
         if (__tsan_ignore_thread_end) __tsan_ignore_thread_end();
+    }
+};
+/* Inside a quiet scope: what follows is seen. */
+struct loud {
+    loud()
+    {
+        if (__tsan_ignore_thread_end) __tsan_ignore_thread_end();
+    }
+    ~loud()
+    {
+        if (__tsan_ignore_thread_begin) __tsan_ignore_thread_begin();
     }
 };
 /* A copy no interceptor notices. */
@@ -86,6 +98,7 @@ template <class T> struct groups { /* committed groups end at end[0], end[1], ..
         if (end.size() <= keep) return;
         size_t done = end.size() - keep, n = end[done - 1];
         for (size_t i = 0; i < n; i++) run(op[i]);
+        quiet q;
         op.erase(op.begin(), op.begin() + n);
         end.erase(end.begin(), end.begin() + done);
         for (size_t &e : end) e -= n;
@@ -126,15 +139,15 @@ struct collective {
 };
 struct warp {
     unsigned exist = 0, exited = 0;
-    collective c[6]; /* one per mask in use */
+    collective c[12]; /* one per mask in use */
 };
 struct block {
-    int live, threads;
+    int live = 0, threads = 0;
     barrier bar[16];
     std::vector<warp> warps;
     wait_list mbar_q;
     char *smem = 0;
-    size_t used, statics_bytes;
+    size_t used = 0, statics_bytes = 0;
     std::vector<std::pair<const void *, size_t>> statics;
 };
 enum { SMEM_MAX = 227 << 10, SMEM_STATIC_MAX = 48 << 10 };
@@ -166,15 +179,18 @@ void sched_wait(wait_list *q, cuemu_site at); /* the current fiber sleeps */
 void sched_wake(wait_list *q);
 void sched_moved(void); /* something happened, so a spinning kernel is not stuck */
 uint32_t sched_random(machine *m);
-/* For any wait on other host threads: gives way, lets waiting streams run, aborts after CUEMU_SPIN seconds. */
+/* For any wait on other host threads: gives way, lets waiting streams run, aborts after CUEMU_SPIN seconds.
+ */
 bool cuemu_idle(double *since);
 double cuemu_clock(void);
 
-/* ---- devices and streams (device.cpp, stream.cpp) ---- */
+/* ---- devices, memory and streams (device.cpp, memory.cpp, stream.cpp) ---- */
 
-int cuemu_device(void);
+enum { DEVICES_MAX = 16 };
+int cuemu_device(void);                 /* the host thread's */
 cudaError_t cuemu_error(cudaError_t e); /* remembers it for cudaGetLastError */
 size_t cuemu_env(const char *name, size_t otherwise);
+size_t cuemu_memory_size(void);
 void cuemu_memory_open(void), cuemu_memory_close(void); /* around device work, for CUEMU_STRICT */
 enum place { PAGEABLE, PINNED, DEVICE };
 place cuemu_place(const void *p, size_t bytes, bool *fits);
@@ -182,4 +198,3 @@ void cuemu_submit(cudaStream_t s, cuemu_work w);
 bool cuemu_capturing(void); /* does this thread capture, so that allocations and waits are forbidden? */
 bool cuemu_help(void);      /* starts one piece of work that waits on an idle stream, elsewhere */
 void cuemu_drain_device(int device);
-size_t cuemu_dynamic_limit(const void *kernel);

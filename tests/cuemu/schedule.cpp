@@ -1,5 +1,6 @@
-/* Runs one launch: makes the fibers of a block, decides who goes next, reports deadlocks. A machine is borrowed by a
- * host thread for the length of a launch, so several launches run at once on several host threads. */
+/* Runs one launch: makes the fibers of a block, decides who goes next, reports deadlocks. A machine is
+ * borrowed by a host thread for the length of a launch, so several launches run at once on several host
+ * threads. */
 #include "runtime.h"
 #include <sched.h>
 #include <stdarg.h>
@@ -7,9 +8,10 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
-extern "C" __thread cuemu_thread *cuemu_self = 0;
-__thread machine *cuemu_machine = 0;
+__thread cuemu_thread *cuemu_self;
+__thread machine *cuemu_machine;
 static spin_lock free_lock;
 static machine *free_machines;
 
@@ -27,8 +29,8 @@ double cuemu_clock(void)
 
 static void print_thread(FILE *to, const fiber *f)
 {
-    fprintf(to, "block (%u,%u,%u) thread (%u,%u,%u)", f->t.bid.x, f->t.bid.y, f->t.bid.z, f->t.tid.x, f->t.tid.y,
-            f->t.tid.z);
+    fprintf(to, "block (%u,%u,%u) thread (%u,%u,%u)", f->t.bid.x, f->t.bid.y, f->t.bid.z, f->t.tid.x,
+            f->t.tid.y, f->t.tid.z);
 }
 
 void cuemu_fail(const char *fmt, ...)
@@ -103,7 +105,10 @@ static void go(machine *m, fiber *to, bool dying) /* to == 0: back to the host *
     void **save = from ? &from->sp : &m->host_sp;
     m->switches++;
     if (__sanitizer_start_switch_fiber)
-        __sanitizer_start_switch_fiber(dying ? 0 : from ? &from->fake : &m->host_fake, to ? to->stack : m->host_stack,
+        __sanitizer_start_switch_fiber(dying  ? 0
+                                       : from ? &from->fake
+                                              : &m->host_fake,
+                                       to ? to->stack : m->host_stack,
                                        to ? (size_t)STACK_BYTES : m->host_stack_bytes);
     m->cur = to;
     cuemu_self = to ? &to->t : 0;
@@ -134,8 +139,10 @@ static fiber *pick(machine *m)
     fiber **first = &m->ready[m->ready_head];
     if (m->ord == RANDOM) std::swap(*first, first[sched_random(m) % (m->ready.size() - m->ready_head)]);
     fiber *f = *first;
-    if (++m->ready_head == m->ready.size()) m->ready.clear(), m->ready_head = 0;
+    if (++m->ready_head == m->ready.size())
+        m->ready.clear(), m->ready_head = 0;
     else if (m->ready_head > 4096) {
+        quiet q; /* erase calls memmove, which ThreadSanitizer watches */
         m->ready.erase(m->ready.begin(), m->ready.begin() + (ptrdiff_t)m->ready_head);
         m->ready_head = 0;
     }
@@ -217,15 +224,15 @@ static void thread_main(void)
 
 static void prepare_smem(block *b, size_t dynamic)
 {
-    if (b->smem && __tsan_create_fiber) munmap(b->smem, SMEM_MAX), b->smem = 0;
-    if (!b->smem) {
-        void *p = mmap(0, SMEM_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (p == MAP_FAILED) cuemu_fail("no memory for shared memory");
-        b->smem = (char *)p;
+    if (!b->smem || __tsan_create_fiber) { /* ThreadSanitizer forgets who used what is mapped anew */
+        void *p = mmap(b->smem, b->smem ? b->used : (size_t)SMEM_MAX, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | (b->smem ? MAP_FIXED : 0), -1, 0);
+        if (p == MAP_FAILED && b->used) cuemu_fail("no memory for shared memory");
+        if (p != MAP_FAILED) b->smem = (char *)p;
     }
-    size_t used = dynamic + SMEM_STATIC_MAX + 4096;
     if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(b->smem, SMEM_MAX);
-    memset(b->smem, 0xff, used < SMEM_MAX ? used : SMEM_MAX);
+    size_t reach = dynamic + SMEM_STATIC_MAX + PAGE;
+    memset(b->smem, 0xff, reach < SMEM_MAX ? reach : (size_t)SMEM_MAX);
     if (__asan_poison_memory_region) {
         __asan_poison_memory_region(b->smem, SMEM_MAX);
         __asan_unpoison_memory_region(b->smem, dynamic);
@@ -324,8 +331,8 @@ void cuemu_run(const cuemu_launch &l)
     }
     hb_acquire(&m->end_hb);
     if (getenv("CUEMU_STATS"))
-        fprintf(stderr, "cuemu: %s: %zu blocks of %zu, %zu bytes shared, %llu switches\n", l.name, blocks, threads,
-                m->blocks[0].used, (unsigned long long)m->switches);
+        fprintf(stderr, "cuemu: %s: %zu blocks of %zu, %zu bytes shared, %llu switches\n", l.name, blocks,
+                threads, m->blocks[0].used, (unsigned long long)m->switches);
     m->now = 0;
     cuemu_self = 0;
     cuemu_machine = outer;

@@ -1,15 +1,20 @@
-/* Barriers, warp collectives, mbarriers: who waits for whom, and what orders memory. All state is in the machine of
- * the calling host thread. */
+/* Barriers, warp collectives, mbarriers: who waits for whom, and what orders memory. All state is in the
+ * machine of the calling host thread. */
 #include "runtime.h"
 #include "ptx_twin.h"
 
-static bool same_place(cuemu_site a, cuemu_site b) { return a.line == b.line && !strcmp(a.file, b.file); }
+static bool same_place(cuemu_site a, cuemu_site b)
+{
+    return a.line == b.line && (a.file == b.file || !strcmp(a.file, b.file));
+}
 
-/* The last of `need` lets all go. One flag byte per phase, so a fast thread's next arrival is not yet ordered. */
+/* The last of `need` lets all go. One flag byte per phase, so a fast thread's next arrival is not yet
+ * ordered. */
 static void meet(barrier *b, int need, bool whole, cuemu_site at)
 {
     if (b->arrived && whole && !same_place(at, b->at))
-        cuemu_fail("divergent barrier: %s:%d here, others wait at %s:%d", at.file, at.line, b->at.file, b->at.line);
+        cuemu_fail("divergent barrier: %s:%d here, others wait at %s:%d", at.file, at.line, b->at.file,
+                   b->at.line);
     if (b->arrived && need != b->count)
         cuemu_fail("barrier of %d threads at %s:%d, others expect %d", need, at.file, at.line, b->count);
     char *hb = &b->hb[b->gen & 1];
@@ -30,7 +35,8 @@ void cuemu_syncthreads(cuemu_site at)
 {
     quiet q;
     block *b = cuemu_machine->cur->blk;
-    if (b->live != b->threads) cuemu_fail("barrier of the whole block after a thread has ended, %s:%d", at.file, at.line);
+    if (b->live != b->threads)
+        cuemu_fail("barrier of the whole block after a thread has ended, %s:%d", at.file, at.line);
     meet(&b->bar[0], b->threads, true, at);
 }
 
@@ -80,11 +86,11 @@ static collective *collective_of(warp *w, unsigned mask)
     for (collective &c : w->c)
         if (c.mask == mask) return &c;
     for (collective &c : w->c)
-        if (!c.arrived) {
+        if (!c.mask) {
             c.mask = mask;
             return &c;
         }
-    cuemu_fail("more than %zu masks at once in one warp", sizeof w->c / sizeof w->c[0]);
+    cuemu_fail("more than %zu different masks in one warp", sizeof w->c / sizeof w->c[0]);
 }
 
 const unsigned char *cuemu_exchange(unsigned mask, const void *v, size_t bytes, bool order, cuemu_site at)
@@ -93,11 +99,13 @@ const unsigned char *cuemu_exchange(unsigned mask, const void *v, size_t bytes, 
     fiber *f = cuemu_machine->cur;
     warp *w = &f->blk->warps[f->t.warp];
     unsigned me = 1u << f->t.lane, need = mask & w->exist;
-    if (!(mask & me)) cuemu_fail("lane %d is not in its own mask %08x, %s:%d", f->t.lane, mask, at.file, at.line);
+    if (!(mask & me))
+        cuemu_fail("lane %d is not in its own mask %08x, %s:%d", f->t.lane, mask, at.file, at.line);
     if (need & w->exited) cuemu_fail("mask %08x names lanes that have ended, %s:%d", mask, at.file, at.line);
     collective *c = collective_of(w, mask);
     if (c->arrived && !same_place(at, c->at))
-        cuemu_fail("divergent warp: %s:%d here, others wait at %s:%d", at.file, at.line, c->at.file, c->at.line);
+        cuemu_fail("divergent warp: %s:%d here, others wait at %s:%d", at.file, at.line, c->at.file,
+                   c->at.line);
     unsigned phase = c->gen & 1;
     c->at = at;
     copy_bytes(c->table[phase] + f->t.lane * CUEMU_SLOT, v, bytes);
@@ -159,7 +167,8 @@ void mbar_expect(uint64_t *p, int bytes)
 {
     quiet q;
     mbar *b = mbar_at(p);
-    if (!b->pending || b->count == 0xffff) cuemu_fail("mbarrier: not initialised, or more arrivals than its count");
+    if (!b->pending || b->count == 0xffff)
+        cuemu_fail("mbarrier: not initialised, or more arrivals than its count");
     hb_release((char *)b + b->phase);
     b->bytes += bytes;
     b->pending--;

@@ -37,8 +37,9 @@ static int find(const char *name, char path[PATH_MAX], struct err *e)
     for (int i = 0; i < n_place; i++) {
         if (snprintf(path, PATH_MAX, "%s/%s.so", place[i], name) < PATH_MAX && !access(path, R_OK)) return 0;
     }
-    return n_place == 1 ? err_set(e, ERR_NOTFOUND, "%s.so is not in %s", name, place[0])
-                        : err_set(e, ERR_NOTFOUND, "%s.so is neither in %s nor in %s", name, place[0], place[1]);
+    return n_place == 1
+               ? err_set(e, ERR_NOTFOUND, "%s.so is not in %s", name, place[0])
+               : err_set(e, ERR_NOTFOUND, "%s.so is neither in %s nor in %s", name, place[0], place[1]);
 }
 
 int module_open(const char *name, const char *symbol, int abi, const void **table, struct err *e)
@@ -58,7 +59,8 @@ int module_open(const char *name, const char *symbol, int abi, const void **tabl
         return err_set(e, ERR_UNSUPPORTED, "%s is no module of inferd: it has no %s", path, symbol);
     const int *found = entry.call();
     if (*found != abi)
-        return err_set(e, ERR_UNSUPPORTED, "%s is of another build: its interface is %d, not %d", path, *found, abi);
+        return err_set(e, ERR_UNSUPPORTED, "%s is of another build: its interface is %d, not %d", path,
+                       *found, abi);
     *table = found;
     return 0;
 }

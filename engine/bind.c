@@ -16,7 +16,8 @@ static const struct prefix {
 struct binder {
     struct bind *b;
     const struct prefix *prefix;
-    const struct arch *a;
+    const struct arch *a; /* the whole model: the shapes in the file */
+    const struct split *split;
     int layer; /* -1 = outside of the layers */
 };
 
@@ -42,15 +43,18 @@ static void name_of(const struct binder *x, const char *hf, const char *gguf, co
 static void progress(struct bind *b)
 {
     size_t total = store_total_bytes(b->store), used = store_used_bytes(b->store);
-    if (b->be && total)
+    if (b->be && total && !b->m->split.rank) /* the other ranks load the same at the same time */
         log_progress("loading weights", (long long)(used < total ? used : total - 1), (long long)total);
 }
 
 static void matrix_named(struct binder *x, const struct matrix_spec *s, struct weight **out)
 {
     struct bind *b = x->b;
-    if (stopped(x) || store_matrix(b->store, b->be, s, out, b->e)) return;
-    b->m->n_param += (int64_t)s->n_row * s->n_in;
+    if (stopped(x)) return;
+    if (store_matrix(b->store, b->be, s, out, b->e)) {
+        if (b->m->split.size > 1) err_prefix(b->e, "--tensor-parallel-size %d: ", b->m->split.size);
+        return;
+    }
     if (*out) b->m->weight_bytes += b->be->ops->weight_info(*out).bytes;
     progress(b);
 }
@@ -63,44 +67,49 @@ static enum dtype type_of(const struct binder *x, const char *gguf, int n_in)
     return t == DT_COUNT ? x->b->as : t;
 }
 
-/* Rows [row, row + n_row) of a matrix [n_out][n_in]. */
-static void rows(struct binder *x, const char *hf, const char *gguf, int n_out, int n_in, int row, int n_row,
-                 struct weight **out)
+/* The rank's share of the weight that is rows [first, first + rows.n) of a matrix [n_out][cols.n]. */
+static void part(struct binder *x, const char *hf, const char *gguf, int n_out, int first, struct share rows,
+                 struct share cols, struct weight **out)
 {
     char name[160];
     name_of(x, hf, gguf, "weight", name);
-    matrix_named(x, &(struct matrix_spec){name, n_out, n_in, row, n_row, type_of(x, gguf, n_in)}, out);
+    enum dtype as = type_of(x, gguf, cols.n);
+    matrix_named(
+        x, &(struct matrix_spec){name, n_out, cols.n, first + rows.at, rows.take, as, cols.at, cols.take},
+        out);
+    x->b->m->n_param += (int64_t)rows.n * cols.n;
 }
 
-static void matrix(struct binder *x, const char *hf, const char *gguf, int n_out, int n_in,
+static void matrix(struct binder *x, const char *hf, const char *gguf, struct share rows, struct share cols,
                    struct weight **out)
 {
-    rows(x, hf, gguf, n_out, n_in, 0, n_out, out);
+    part(x, hf, gguf, rows.n, 0, rows, cols, out);
 }
 
-static void vector(struct binder *x, const char *hf, const char *gguf, const char *tail, int n, float offset,
-                   float **out)
+static void vector(struct binder *x, const char *hf, const char *gguf, const char *tail, struct share s,
+                   float offset, float **out)
 {
     char name[160];
     struct bind *b = x->b;
     float *host;
+    size_t bytes = (size_t)s.take * sizeof(float);
     name_of(x, hf, gguf, tail, name);
-    if (stopped(x) || store_vector(b->store, name, n, offset, !b->be, &host, b->e)) return;
-    if (b->be && !b->be->ops->mem_alloc(b->be, (size_t)n * sizeof(float), (void **)out, b->e))
-        b->be->ops->mem_write(b->be, *out, host, (size_t)n * sizeof(float));
+    if (stopped(x) || store_vector(b->store, name, s.n, offset, !b->be || !bytes, &host, b->e)) return;
+    if (b->be && bytes && !b->be->ops->mem_alloc(b->be, bytes, (void **)out, b->e))
+        b->be->ops->mem_write(b->be, *out, host + s.at, bytes);
     free(host);
-    b->m->n_param += n;
-    b->m->weight_bytes += (size_t)n * sizeof(float);
+    b->m->n_param += s.n;
+    b->m->weight_bytes += bytes;
 }
 
 static void norm(struct binder *x, const char *hf, const char *gguf, int n, float **out)
 {
-    vector(x, hf, gguf, "weight", n, x->a->norm_offset, out);
+    vector(x, hf, gguf, "weight", share_all(n), x->a->norm_offset, out);
 }
 
-static void bias(struct binder *x, const char *hf, const char *gguf, int n, float **out)
+static void bias(struct binder *x, const char *hf, const char *gguf, struct share s, float **out)
 {
-    vector(x, hf, gguf, "bias", n, 0, out);
+    vector(x, hf, gguf, "bias", s, 0, out);
 }
 
 /* The same Hugging Face name, post_attention_layernorm, stands for two different norms. */
@@ -119,44 +128,48 @@ static void bind_norms(struct binder *x, struct layer_weights *w)
 static void bind_attention(struct binder *x, struct layer_weights *w)
 {
     const struct arch *a = x->a;
-    int q = a->n_head * a->head_dim, kv = a->n_kv_head * a->head_dim;
+    struct share q = x->split->q, kv = x->split->kv, dim = share_all(a->dim);
     bool row = a->qk_norm == QK_NORM_ROW;
     if (a->fused) {
-        rows(x, "self_attn.qkv_proj", "attn_qkv", q + 2 * kv, a->dim, 0, q, &w->q);
-        rows(x, "self_attn.qkv_proj", "attn_qkv", q + 2 * kv, a->dim, q, kv, &w->k);
-        rows(x, "self_attn.qkv_proj", "attn_qkv", q + 2 * kv, a->dim, q + kv, kv, &w->v);
+        int n_out = q.n + 2 * kv.n;
+        part(x, "self_attn.qkv_proj", "attn_qkv", n_out, 0, q, dim, &w->q);
+        part(x, "self_attn.qkv_proj", "attn_qkv", n_out, q.n, kv, dim, &w->k);
+        part(x, "self_attn.qkv_proj", "attn_qkv", n_out, q.n + kv.n, kv, dim, &w->v);
     } else {
-        matrix(x, "self_attn.q_proj", "attn_q", q, a->dim, &w->q);
-        matrix(x, "self_attn.k_proj", "attn_k", kv, a->dim, &w->k);
-        matrix(x, "self_attn.v_proj", "attn_v", kv, a->dim, &w->v);
+        matrix(x, "self_attn.q_proj", "attn_q", q, dim, &w->q);
+        matrix(x, "self_attn.k_proj", "attn_k", kv, dim, &w->k);
+        matrix(x, "self_attn.v_proj", "attn_v", kv, dim, &w->v);
     }
-    matrix(x, "self_attn.o_proj", "attn_output", a->dim, q, &w->o);
-    if (a->qk_norm) norm(x, "self_attn.q_norm", "attn_q_norm", row ? q : a->head_dim, &w->q_norm);
-    if (a->qk_norm) norm(x, "self_attn.k_norm", "attn_k_norm", row ? kv : a->head_dim, &w->k_norm);
+    matrix(x, "self_attn.o_proj", "attn_output", dim, q, &w->o);
+    if (a->qk_norm) norm(x, "self_attn.q_norm", "attn_q_norm", row ? q.n : a->head_dim, &w->q_norm);
+    if (a->qk_norm) norm(x, "self_attn.k_norm", "attn_k_norm", row ? kv.n : a->head_dim, &w->k_norm);
     if (a->qkv_bias) bias(x, "self_attn.q_proj", "attn_q", q, &w->q_bias);
     if (a->qkv_bias) bias(x, "self_attn.k_proj", "attn_k", kv, &w->k_bias);
     if (a->qkv_bias) bias(x, "self_attn.v_proj", "attn_v", kv, &w->v_bias);
-    if (a->o_bias) bias(x, "self_attn.o_proj", "attn_output", a->dim, &w->o_bias);
+    /* the ranks' outputs are added: one of them has the bias */
+    if (x->split->rank) dim.take = 0;
+    if (a->o_bias) bias(x, "self_attn.o_proj", "attn_output", dim, &w->o_bias);
 }
 
 static void bind_ffn(struct binder *x, struct layer_weights *w)
 {
-    const struct arch *a = x->a;
-    if (a->fused) {
-        rows(x, "mlp.gate_up_proj", "ffn_up", 2 * a->ffn_dim, a->dim, 0, a->ffn_dim, &w->gate);
-        rows(x, "mlp.gate_up_proj", "ffn_up", 2 * a->ffn_dim, a->dim, a->ffn_dim, a->ffn_dim, &w->up);
+    struct share ffn = x->split->ffn, dim = share_all(x->a->dim);
+    if (x->a->fused) {
+        part(x, "mlp.gate_up_proj", "ffn_up", 2 * ffn.n, 0, ffn, dim, &w->gate);
+        part(x, "mlp.gate_up_proj", "ffn_up", 2 * ffn.n, ffn.n, ffn, dim, &w->up);
     } else {
-        matrix(x, "mlp.gate_proj", "ffn_gate", a->ffn_dim, a->dim, &w->gate);
-        matrix(x, "mlp.up_proj", "ffn_up", a->ffn_dim, a->dim, &w->up);
+        matrix(x, "mlp.gate_proj", "ffn_gate", ffn, dim, &w->gate);
+        matrix(x, "mlp.up_proj", "ffn_up", ffn, dim, &w->up);
     }
-    matrix(x, "mlp.down_proj", "ffn_down", a->dim, a->ffn_dim, &w->down);
+    matrix(x, "mlp.down_proj", "ffn_down", dim, ffn, &w->down);
 }
 
 static void bind_ends(struct binder *x)
 {
     struct model *m = x->b->m;
     const struct arch *a = x->a;
-    matrix(x, "embed_tokens", "token_embd", a->vocab, a->dim, &m->embed);
+    struct share vocab = x->split->vocab;
+    matrix(x, "embed_tokens", "token_embd", vocab, share_all(a->dim), &m->embed);
     norm(x, "norm", "output_norm", a->dim, &m->final_norm);
     if (a->tied) {
         m->head = m->embed;
@@ -164,7 +177,8 @@ static void bind_ends(struct binder *x)
     }
     const char *name = x->b->gguf ? "output.weight" : x->prefix->head;
     enum dtype as = type_of(x, "output", a->dim);
-    matrix_named(x, &(struct matrix_spec){name, a->vocab, a->dim, 0, a->vocab, as}, &m->head);
+    matrix_named(x, &(struct matrix_spec){name, vocab.n, a->dim, vocab.at, vocab.take, as, 0, 0}, &m->head);
+    m->n_param += (int64_t)vocab.n * a->dim;
 }
 
 /* Parts of the file that are no part of the language model: the head's copy where it is tied, and the image
@@ -184,7 +198,7 @@ static bool not_ours(const char *name, void *ctx)
 int bind_weights(struct bind *b)
 {
     struct model *m = b->m;
-    struct binder x = {.b = b, .prefix = prefixes, .a = &m->arch, .layer = -1};
+    struct binder x = {.b = b, .prefix = prefixes, .a = &m->whole, .split = &m->split, .layer = -1};
     char probe[160];
     for (size_t i = 0; !b->gguf && i < sizeof prefixes / sizeof *prefixes; i++) {
         snprintf(probe, sizeof probe, "%sembed_tokens.weight", prefixes[i].body);
@@ -200,7 +214,7 @@ int bind_weights(struct bind *b)
         bind_ffn(&x, &m->layer[x.layer]);
     }
     if (!b->e->code) store_check_leftover(b->store, not_ours, &x, b->e);
-    if (!b->e->code && b->be && store_total_bytes(b->store))
+    if (!b->e->code && b->be && store_total_bytes(b->store) && !m->split.rank)
         log_progress("loading weights", (long long)store_total_bytes(b->store),
                      (long long)store_total_bytes(b->store));
     store_types(b->store, m->weight_types, sizeof m->weight_types);

@@ -15,7 +15,7 @@ struct bind {
     const volatile int *cancel;
     struct err *e;
 };
-/* Fills the weights of b->m, whose arch is described and checked. On failure what was made stays in the
+/* Fills the weights of b->m, whose archs and split are set. On failure what was made stays in the
  * model, for model_free. */
 int bind_weights(struct bind *b);
 void bind_undo(struct bind *b); /* after a check-only bind: ready for the real one */

@@ -53,6 +53,9 @@ static int open_parts(struct engine *en, struct metrics *metrics, struct err *e)
     status = kv_open(&en->kv_config, &en->kv, e);
     if (!status) status = sched_open(&sc, en->kv, &en->sched, e);
     if (!status) status = runner_open(m, &rc, &en->runner, e);
+    if (!status && runner_draws(en->runner) &&
+        !(en->draw = calloc((size_t)runner_logits_max(en->runner), sizeof *en->draw)))
+        status = err_set(e, ERR_NOMEM, "out of memory");
     if (!status) status = open_buffers(en, e);
     engine_metrics_init(&en->metrics, metrics, c, &en->info);
     return status;
@@ -66,6 +69,7 @@ static void engine_free(struct engine *en)
     for (int i = 0; en->sampler && i < en->n_sampler; i++) sampler_close(en->sampler[i]);
     free(en->sampler);
     free(en->row);
+    free(en->draw);
     free(en->item);
     free(en->verdict);
     stop_scratch_free(&en->scratch);
@@ -85,8 +89,8 @@ int engine_open(struct model *m, struct pool *pool, const struct engine_config *
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&en->calm, &attr);
+    pthread_cond_init(&en->work, &attr);
     pthread_condattr_destroy(&attr);
-    pthread_cond_init(&en->work, NULL);
     pthread_mutex_init(&en->mu, NULL);
     en->model = m;
     en->pool = pool;

@@ -64,6 +64,7 @@ struct engine {
     int n_sampler;
     struct stop_scratch scratch;
     struct row_job *row;     /* [max_batch_tokens] */
+    struct sample_row *draw; /* [runner_logits_max] where the back end draws */
     struct step_item *item;  /* [max_num_seqs] */
     struct verdict *verdict; /* [max_num_seqs] */
     struct engine_metrics metrics;
@@ -93,5 +94,8 @@ void engine_let_go(struct engine *en, struct request *r, const struct verdict *v
 /* Publishes the statistics; `gone` requests have left. */
 void engine_settle(struct engine *en, int gone);
 void engine_fail(struct engine *en, const struct err *e); /* ends every request; submit refuses from now on */
+/* engine_rows.c: the rows of logits of a plan, into en->row; and a token or score for each of them. */
+int engine_rows_fill(struct engine *en, const struct batch_plan *plan);
+int engine_rows_sample(struct engine *en, int n_row, struct err *e);
 /* engine_step.c */
 void engine_step(struct engine *en);

@@ -125,7 +125,8 @@ int engine_plan_all(const struct arch *a, const struct engine_config *c, size_t 
                               .max_batch_tokens = c->max_batch_tokens,
                               .max_seqs = c->max_num_seqs,
                               .max_ctx = ctx,
-                              .kv_type = c->kv_type};
+                              .kv_type = c->kv_type,
+                              .n_rank = c->n_rank};
     struct runner_budget b;
     if ((status = runner_measure(a, &r, &b, e))) return status;
     if ((status = choose_blocks(c, k, b.block_bytes, weights, loaded, b.activations, e))) return status;

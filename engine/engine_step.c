@@ -1,5 +1,5 @@
-/* One step: plan, forward, logits in slices, one token for each sequence that is up to date, stop checks,
- * commit, mailboxes. Nothing here allocates. */
+/* One step: plan, forward, one token for each sequence that is up to date, stop checks, commit, mailboxes.
+ * Nothing here allocates. */
 #include <string.h>
 #include <time.h>
 #include "clock.h"
@@ -8,88 +8,6 @@
 
 #define MAX_FAILURES    3    /* failed steps in a row after which the engine gives up */
 #define MAX_EMPTY_PLANS 1000 /* in a row, while work waits */
-
-/* What each row of logits is for. Rows of an item predict the tokens after its last n_logits positions. */
-static int fill_rows(struct engine *en, const struct batch_plan *plan)
-{
-    int n = 0;
-    for (int i = 0; i < plan->n_item; i++) {
-        const struct plan_item *it = &plan->item[i];
-        struct request *r = it->seq->owner;
-        for (int k = it->n_logits; k > 0; k--) {
-            int pos = it->q_start + it->q_len - k + 1; /* the token predicted */
-            struct row_job *row = &en->row[n++];
-            *row = (struct row_job){.r = r, .pos = pos};
-            if (pos == it->seq->n_tok) {
-                row->kind = ROW_DRAW;
-            } else if (r->prompt_out && pos < r->n_prompt && pos >= r->n_prompt_out) {
-                row->kind = ROW_PROMPT; /* a recompute after preemption passes over the known ones */
-            }
-        }
-    }
-    return n;
-}
-
-static void put_token(struct request *r, struct out_token *to, int top, const struct sample_out *o)
-{
-    *to = (struct out_token){o->token, o->logprob, o->rank, o->n_top, top};
-    if (o->n_top) memcpy(r->top + top, o->top, (size_t)o->n_top * sizeof *o->top);
-}
-
-/* Bans end-of-sequence and stop ids while the answer is shorter than min_tokens. */
-static struct sample_in sample_in(const struct engine *en, const struct request *r, int pos)
-{
-    const struct gen_params *p = &r->p;
-    struct sample_in in = {.p = p, .seen = r->penalised ? &r->seen : NULL, .position = pos};
-    if (r->n_out < p->min_tokens) {
-        in.ban[0] = en->eos;
-        in.n_ban[0] = p->ignore_eos ? 0 : en->n_eos;
-        in.ban[1] = p->stop_token;
-        in.n_ban[1] = p->n_stop_token;
-    }
-    return in;
-}
-
-/* Each row writes to places of its own: its request's next answer token, or one prompt entry. */
-static void do_row(struct engine *en, struct sampler *s, struct row_job *row, float *logits)
-{
-    struct request *r = row->r;
-    struct sample_out o = {0};
-    if (row->kind == ROW_DRAW) {
-        struct sample_in in = sample_in(en, r, row->pos);
-        row->status = sampler_row(s, logits, &in, &o, NULL);
-        put_token(r, &r->out[r->n_out], request_top_answer(r, r->n_out), &o);
-    } else if (row->kind == ROW_PROMPT) {
-        row->status = sampler_score(s, logits, r->seq.tok[row->pos], r->p.prompt_logprobs, &o, NULL);
-        put_token(r, &r->prompt_out[row->pos], request_top_prompt(r, row->pos), &o);
-    }
-}
-
-struct slice {
-    struct engine *en;
-    struct row_job *row;
-    float *logits; /* [n][vocab] */
-    int n;
-};
-
-static void slice_row(void *arg, int k, int worker)
-{
-    struct slice *s = arg;
-    do_row(s->en, s->en->sampler[worker], &s->row[k],
-           s->logits + (size_t)k * (size_t)s->en->model->arch.vocab);
-}
-
-static int sample_rows(struct engine *en, int n_row, struct err *e)
-{
-    int max = runner_logits_max(en->runner);
-    for (int at = 0; at < n_row; at += max) {
-        struct slice s = {.en = en, .row = en->row + at, .n = n_row - at < max ? n_row - at : max};
-        int status = runner_logits(en->runner, at, s.n, &s.logits, e);
-        if (status) return status;
-        pool_run(en->pool, s.n, slice_row, &s);
-    }
-    return 0;
-}
 
 static bool contains(const int32_t *id, int n, int32_t token)
 {
@@ -192,8 +110,11 @@ static void deliver(struct engine *en, const struct batch_plan *plan)
 static void fail_step(struct engine *en, const struct batch_plan *plan, struct err *e)
 {
     log_error("a step failed: %s", e->msg);
+    if (++en->failures >= MAX_FAILURES || en->c.n_rank > 1) {
+        engine_fail(en, e); /* who then learns of it finds the engine failed */
+        return;
+    }
     for (int i = 0; i < plan->n_item; i++) engine_end(en, plan->item[i].seq->owner, FINISH_ERROR, e);
-    if (++en->failures >= MAX_FAILURES) engine_fail(en, e);
 }
 
 /* For tests: a sequence of the plan, drawn by lot, starts over. */
@@ -245,8 +166,8 @@ void engine_step(struct engine *en)
     }
     en->empty_plans = 0;
     mark_scheduled(&plan, start);
-    int n_row = fill_rows(en, &plan);
-    if (runner_forward(en->runner, &plan, &e) || sample_rows(en, n_row, &e)) {
+    int n_row = engine_rows_fill(en, &plan);
+    if (runner_forward(en->runner, &plan, &e) || engine_rows_sample(en, n_row, &e)) {
         fail_step(en, &plan, &e);
         return;
     }

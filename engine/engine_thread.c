@@ -5,6 +5,7 @@
 #include "log.h"
 
 #define LOG_EVERY_S 10.0
+#define PING_S      1LL /* a dead rank must be noticed within seconds */
 
 bool engine_has_work(const struct engine *en)
 {
@@ -101,15 +102,24 @@ static bool inbox_empty(const struct inbox *i, int checks_done)
     return !i->submit && !i->cancel && !i->abort_all && i->check == checks_done;
 }
 
+/* With en->mu held. Among several ranks a sleep lasts PING_S at most. False when that time is up. */
+static bool sleep_for_work(struct engine *en)
+{
+    en->idle = true;
+    pthread_cond_broadcast(&en->calm);
+    if (en->c.n_rank <= 1) return !pthread_cond_wait(&en->work, &en->mu);
+    int64_t until = clock_ns() + PING_S * 1000000000;
+    struct timespec t = {until / 1000000000, until % 1000000000};
+    return !pthread_cond_timedwait(&en->work, &en->mu, &t);
+}
+
 /* Sleeps while there is nothing to do, then takes the inbox. False when the engine is to stop. */
 static bool take_inbox(struct engine *en, struct inbox *in)
 {
     bool busy = engine_has_work(en);
     pthread_mutex_lock(&en->mu);
     while (!busy && !en->stopping && inbox_empty(&en->inbox, en->check_done)) {
-        en->idle = true;
-        pthread_cond_broadcast(&en->calm);
-        pthread_cond_wait(&en->work, &en->mu);
+        if (!sleep_for_work(en)) break;
     }
     en->idle = false;
     *in = en->inbox;
@@ -196,6 +206,8 @@ void *engine_main(void *arg)
     while (take_inbox(en, &in)) {
         act_on_inbox(en, &in);
         if (!engine_has_work(en)) {
+            struct err e = {0};
+            if (!en->failed && runner_ping(en->runner, &e)) engine_fail(en, &e);
             engine_settle(en, 0);
             check_idle(en);
             continue;

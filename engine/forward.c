@@ -56,11 +56,11 @@ static void project(const struct forward *f, const struct batch *b, int l)
                                              .list = f->layout->group_of[l]});
 }
 
-/* The branch's output is the sum of what the ranks computed of it. */
-static void reduce(const struct forward *f, float *delta, int n)
+/* x is the sum of what the ranks computed of it. */
+static void reduce(const struct forward *f, float *x, int n)
 {
     struct backend *be = f->m->be;
-    if (be->size > 1) be->ops->all_reduce(be, delta, (size_t)n * f->m->arch.dim);
+    if (be->size > 1) be->ops->all_reduce(be, x, (size_t)n * f->m->arch.dim);
 }
 
 static void attend(const struct forward *f, const struct batch *b, int l, bool last)
@@ -96,6 +96,7 @@ void forward_run(const struct forward *f, const struct batch *b)
 
     ops->begin(be, b);
     ops->embed(be, f->m->embed, b, a->embed_scale, x);
+    reduce(f, x, n); /* each row of the table is one rank's; the others gave zeros */
     for (int i = 0; i < a->n_rope; i++)
         if (f->rope_of[0] == i || f->rope_of[1] == i)
             ops->rope_angles(be, b, f->inv_freq[i], a->rope[i].rot / 2, a->rope[i].mscale, f->cs[i]);

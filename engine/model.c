@@ -50,14 +50,28 @@ static enum dtype config_dtype(const cJSON *config)
     return t && !strcmp(t, "float16") ? DT_F16 : DT_BF16;
 }
 
+/* The copies are of whole matrices. The first rank makes them, the others find them (or, on another machine,
+ * make their own). */
+static int apply_cache(const struct model *m, struct store *s, const struct quant_cache *c, struct err *e)
+{
+    if (m->comm && m->split.rank && comm_barrier(m->comm, e)) return e->code;
+    int rc = quant_cache_apply(s, c, e);
+    return !rc && m->comm && !m->split.rank ? comm_barrier(m->comm, e) : rc;
+}
+
 /* Everything is checked, and the type of each matrix known, before work begins that may take minutes. */
 static int bind_quantised(const struct model_options *o, struct bind *b)
 {
     const struct quant_cache cache = {.dir = o->quant_cache, .pool = o->pool, .cancel = o->cancel};
     struct bind check = *b;
+    struct model *m = b->m;
+    struct arch whole = m->arch;
+    if (split_arch(&whole, m->be ? m->be->rank : 0, m->be ? m->be->size : 1, &m->split, &m->arch, b->e))
+        return b->e->code;
+    m->whole = whole;
     if (b->recipe && b->be && !o->dummy) {
         check.be = NULL;
-        if (bind_weights(&check) || quant_cache_apply(b->store, &cache, b->e)) return b->e->code;
+        if (bind_weights(&check) || apply_cache(m, b->store, &cache, b->e)) return b->e->code;
         bind_undo(&check);
     }
     store_use_pool(b->store, o->pool);
@@ -76,7 +90,8 @@ static int load_folder(const char *dir, const struct model_options *o, struct mo
         rc = err_prefix(e, "%s: ", path);
         goto out;
     }
-    if ((rc = defaults_load_hf(dir, m, e)) || (rc = template_load_hf(dir, &m->chat_template, e)) ||
+    if ((rc = defaults_load_hf(dir, m, e)) || (rc = template_load_hf(dir, &m->chat_template, e))) goto out;
+    if (!o->no_tokenizer &&
         (rc = tok_load_hf(o->tokenizer && *o->tokenizer ? o->tokenizer : dir, &m->tok, e)))
         goto out;
     rc = o->dummy ? store_open_dummy(o->dummy_seed, config_dtype(config), &b->store, e)
@@ -99,8 +114,9 @@ static int load_gguf(const char *path, const struct model_options *o, struct mod
     if ((rc = gguf_open(path, &g, e))) return rc;
     b->gguf = true;
     if ((rc = describe_gguf(g, &m->arch, e)) || (rc = template_load_gguf(g, &m->chat_template, e)) ||
-        (rc = o->tokenizer && *o->tokenizer ? tok_load_hf(o->tokenizer, &m->tok, e)
-                                            : tok_load_gguf(g, &m->tok, e)) ||
+        (rc = o->no_tokenizer                 ? 0
+              : o->tokenizer && *o->tokenizer ? tok_load_hf(o->tokenizer, &m->tok, e)
+                                              : tok_load_gguf(g, &m->tok, e)) ||
         (rc = store_open_gguf(g, &b->store, e)))
         err_prefix(e, "%s: ", path);
     if (!rc) {
@@ -118,7 +134,7 @@ static int load_gguf(const char *path, const struct model_options *o, struct mod
 static void add_tokenizer_eos(struct model *m, bool gguf)
 {
     int32_t id[ARCH_MAX_EOS];
-    if (!gguf && m->arch.n_eos) return;
+    if (!m->tok || (!gguf && m->arch.n_eos)) return;
     arch_add_eos(&m->arch, tok_eos(m->tok));
     int n = tok_eog(m->tok, id, ARCH_MAX_EOS);
     for (int i = 0; i < n && i < ARCH_MAX_EOS; i++) arch_add_eos(&m->arch, id[i]);
@@ -135,6 +151,7 @@ int model_load(const char *path, struct backend *be, const struct model_options 
     if (!e) e = &own;
     if (!m) return err_set(e, ERR_NOMEM, "out of memory");
     m->be = be;
+    m->comm = o->comm;
     gen_defaults_init(&m->gen);
     struct bind b = {.m = m, .be = o->metadata_only ? NULL : be, .cancel = o->cancel, .e = e};
     name_model(path, m->name, sizeof m->name);
@@ -180,7 +197,7 @@ void model_free(struct model *m)
 
 void model_card(const struct model *m, struct buf *out)
 {
-    const struct arch *a = &m->arch;
+    const struct arch *a = &m->whole;
     int windowed = 0, window = 0;
     for (int l = 0; l < a->n_layer; l++)
         if (a->layer[l].window) windowed++, window = a->layer[l].window;

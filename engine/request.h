@@ -11,11 +11,6 @@
 enum finish_reason { FINISH_NONE, FINISH_STOP, FINISH_LENGTH, FINISH_ABORT, FINISH_ERROR };
 const char *finish_reason_name(enum finish_reason f); /* "stop", "length", "abort", "error"; NULL for NONE */
 
-struct token_logprob {
-    int32_t token;
-    float logprob;
-};
-
 /* One generated (or, in out_batch.prompt, prompt) token. logprob is log softmax of the raw logits. */
 struct out_token {
     int32_t token;

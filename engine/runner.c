@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "forward.h"
+#include "ranks.h"
 
 #define LOGIT_ROWS 32 /* logits of so many rows at a time */
 
@@ -12,11 +13,13 @@ struct runner {
     struct forward f;
     void *arena;            /* of f and logits, in the back end's memory */
     float *logits;          /* [LOGIT_ROWS][vocab] */
+    float *share;           /* [LOGIT_ROWS][this rank's part of vocab], if there are several */
     float *host_logits;     /* the same, where the engine can write; r->logits if that is there */
     int32_t *ids, *pos;     /* [max_batch_tokens] */
     int *out_row;           /* [max_batch_tokens] */
     struct attn_item *item; /* [2][n_group][max_seqs]: all rows, and those that need logits */
     int n_out;              /* rows of the last forward */
+    struct ranks *ranks;    /* NULL = this is the only one */
 };
 
 static struct kv_geom geometry(const struct arch *a, const struct runner_config *c,
@@ -38,8 +41,9 @@ static int logit_rows(const struct runner_config *c)
 /* The activations, as parts of one allocation: with arena NULL only measured. Parts begin at 256-byte
  * borders. */
 static size_t carve(const struct arch *a, const struct runner_config *c, enum dtype mat, char *arena,
-                    struct forward *f, float **logits)
+                    struct forward *f, float **logits, float **share)
 {
+    size_t rows = (size_t)logit_rows(c), ranks = c->n_rank > 1 ? (size_t)c->n_rank : 0;
     size_t n = (size_t)c->max_batch_tokens, q = (size_t)a->n_head * a->head_dim,
            kv = (size_t)a->n_kv_head * a->head_dim, m = (size_t)dtype_info(mat)->bytes, s = sizeof(float),
            at = 0;
@@ -58,7 +62,8 @@ static size_t carve(const struct arch *a, const struct runner_config *c, enum dt
                 {&f->cs[1], n * (a->n_rope > 1 ? a->rope[1].rot : 0) * s},
                 {&f->inv_freq[0], ROPE_MAX_HALF * s},
                 {&f->inv_freq[1], ROPE_MAX_HALF * s},
-                {logits, (size_t)logit_rows(c) * a->vocab * s}};
+                {logits, rows * a->vocab * s},
+                {share, ranks ? rows * a->vocab / ranks * s : 0}};
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
         char *p = arena + at;
         if (arena) memcpy(part[i].to, &p, sizeof p);
@@ -85,8 +90,9 @@ int runner_measure(const struct arch *a, const struct runner_config *c, struct r
     if (check_config(c, e) || arch_kv_layout(a, &layout, e)) return e ? e->code : ERR_INVALID;
     struct kv_geom g = geometry(a, c, &layout);
     struct forward none;
-    float *no_logits;
-    size_t activations = carve(a, c, DT_F32, NULL, &none, &no_logits); /* the largest that it may be */
+    float *no_logits, *no_share;
+    size_t activations =
+        carve(a, c, DT_F32, NULL, &none, &no_logits, &no_share); /* the largest that it may be */
     size_t plan = (size_t)c->max_batch_tokens * (2 * sizeof(int32_t) + sizeof(int)) +
                   2 * (size_t)layout.n_group * c->max_seqs * sizeof(struct attn_item);
     *out = (struct runner_budget){
@@ -101,10 +107,10 @@ static int allocate(struct runner *r, struct err *e)
     const struct arch *a = &r->m->arch;
     const struct runner_config *c = &r->c;
     struct backend *be = r->m->be;
-    size_t n = (size_t)c->max_batch_tokens, bytes = carve(a, c, be->mat, NULL, &r->f, &r->logits);
+    size_t n = (size_t)c->max_batch_tokens, bytes = carve(a, c, be->mat, NULL, &r->f, &r->logits, &r->share);
     int status = be->ops->mem_alloc(be, bytes, &r->arena, e);
     if (status) return err_prefix(e, "the step's buffers: ");
-    carve(a, c, be->mat, r->arena, &r->f, &r->logits);
+    carve(a, c, be->mat, r->arena, &r->f, &r->logits, &r->share);
     r->ids = calloc(n, sizeof *r->ids);
     r->pos = calloc(n, sizeof *r->pos);
     r->out_row = calloc(n, sizeof *r->out_row);
@@ -118,7 +124,16 @@ static int allocate(struct runner *r, struct err *e)
     return 0;
 }
 
-int runner_open(struct model *m, const struct runner_config *c, struct runner **out, struct err *e)
+/* Every rank opens a runner of the core's sizes, and none goes on before all have. */
+static int meet(struct runner *r, struct err *e)
+{
+    struct model *m = r->m;
+    if (!m->comm) return 0;
+    int status = ranks_open(m->comm, &r->c, r->layout.n_group, &r->ranks, e);
+    return status ? status : comm_barrier(m->comm, e);
+}
+
+int runner_open(struct model *m, const struct runner_config *config, struct runner **out, struct err *e)
 {
     const struct arch *a = &m->arch;
     struct runner *r = calloc(1, sizeof *r);
@@ -126,9 +141,13 @@ int runner_open(struct model *m, const struct runner_config *c, struct runner **
     *out = NULL;
     if (!e) e = &own;
     if (!r) return err_set(e, ERR_NOMEM, "out of memory");
+    const struct runner_config *c = &r->c;
     r->m = m;
-    r->c = *c;
-    if (check_config(c, e) || arch_kv_layout(a, &r->layout, e) || allocate(r, e)) goto fail;
+    r->c = *config;
+    r->c.n_rank = m->split.size;
+    if (check_config(c, e) || arch_kv_layout(a, &r->layout, e)) goto fail;
+    if (m->comm && !m->split.rank && comm_broadcast(m->comm, &r->c, sizeof r->c, 0, e)) goto fail;
+    if (allocate(r, e)) goto fail;
     struct kv_geom g = geometry(a, c, &r->layout);
     if (m->be->ops->kv_alloc(m->be, &g, &r->f.kv, e)) goto fail;
     struct step_limits limits = {.max_rows = c->max_batch_tokens,
@@ -147,6 +166,7 @@ int runner_open(struct model *m, const struct runner_config *c, struct runner **
     r->f.layout = &r->layout;
     r->f.rope_of[0] = a->rope_long && c->max_ctx > a->rope_long ? 1 : 0;
     r->f.rope_of[1] = a->rope_long ? r->f.rope_of[0] : a->n_rope - 1;
+    if (meet(r, e)) goto fail;
     *out = r;
     return 0;
 fail:
@@ -157,6 +177,8 @@ fail:
 void runner_close(struct runner *r)
 {
     if (!r) return;
+    if (r->ranks && !r->m->split.rank) ranks_tell(r->ranks, RANK_STOP, 0, 0, NULL);
+    ranks_close(r->ranks);
     if (r->f.kv) r->m->be->ops->kv_free(r->m->be, r->f.kv);
     if (r->arena) r->m->be->ops->mem_free(r->m->be, r->arena);
     if (r->host_logits != r->logits) free(r->host_logits);
@@ -167,70 +189,162 @@ void runner_close(struct runner *r)
     free(r);
 }
 
-/* Rows and attention items of one plan item, appended to the batch. */
-static void add_item(struct runner *r, struct batch *b, const struct plan_item *p)
+/* Rows and attention items of one sequence, appended to the batch. */
+static int add_part(struct runner *r, struct batch *b, const struct rank_part *p, struct err *e)
 {
-    int n_group = r->layout.n_group, first = p->q_len - p->n_logits;
+    int n_group = r->layout.n_group, first = p->len - p->n_logits, n_item = b->list[0].n_item;
+    if (n_item >= r->c.max_seqs || p->len < 1 || p->len > r->c.max_batch_tokens - b->n || p->n_logits < 0 ||
+        first < 0)
+        return err_set(e, ERR_INVALID, "runner: part %d of the plan is out of range", n_item);
     for (int g = 0; g < n_group; g++) {
-        const int32_t *table = p->seq->kv.table[g];
+        const int32_t *table = p->table[g];
         struct attn_list *all = &b->list[g], *out = &b->list[n_group + g];
         struct attn_item *item = r->item + (size_t)g * r->c.max_seqs,
                          *out_item = item + (size_t)n_group * r->c.max_seqs;
-        item[all->n_item++] = (struct attn_item){b->n, p->q_len, p->q_start, table};
+        item[all->n_item++] = (struct attn_item){b->n, p->len, p->start, table};
         if (p->n_logits)
-            out_item[out->n_item++] =
-                (struct attn_item){b->n + first, p->n_logits, p->q_start + first, table};
+            out_item[out->n_item++] = (struct attn_item){b->n + first, p->n_logits, p->start + first, table};
     }
-    for (int i = 0; i < p->q_len; i++, b->n++) {
-        r->ids[b->n] = p->seq->tok[p->q_start + i];
-        r->pos[b->n] = p->q_start + i;
+    for (int i = 0; i < p->len; i++, b->n++) {
+        r->ids[b->n] = p->tok[i] - r->m->split.vocab.at; /* rows of this rank's table */
+        r->pos[b->n] = p->start + i;
         if (i >= first) r->out_row[b->n_out++] = b->n;
     }
+    return 0;
 }
 
-static int build(struct runner *r, const struct batch_plan *p, struct batch *b, struct err *e)
+static void start_batch(struct runner *r, struct batch *b)
 {
     *b = (struct batch){.ids = r->ids, .pos = r->pos, .out_row = r->out_row, .n_list = 2 * r->layout.n_group};
-    if (p->n_item > r->c.max_seqs || p->n_tok > r->c.max_batch_tokens)
-        return err_set(e, ERR_INVALID, "runner: a plan of %d items and %d tokens", p->n_item, p->n_tok);
     for (int l = 0; l < b->n_list; l++)
         b->list[l] = (struct attn_list){.item = r->item + (size_t)l * r->c.max_seqs,
                                         .window = r->layout.window[l % r->layout.n_group]};
-    for (int i = 0; i < p->n_item; i++) {
+}
+
+/* Makes the batch of a plan, and the message to the workers. */
+static int build(struct runner *r, const struct batch_plan *p, struct batch *b, struct err *e)
+{
+    int status = 0;
+    start_batch(r, b);
+    if (r->ranks) ranks_begin(r->ranks);
+    for (int i = 0; i < p->n_item && !status; i++) {
         const struct plan_item *x = &p->item[i];
-        if (x->q_len < 1 || x->q_len > r->c.max_batch_tokens - b->n || x->n_logits < 0 ||
-            x->n_logits > x->q_len || x->mask)
-            return err_set(e, ERR_INVALID, "runner: plan item %d is out of range", i);
-        add_item(r, b, x);
+        struct rank_part part = {x->q_start, x->q_len, x->n_logits, x->seq->tok + x->q_start, {0}};
+        for (int g = 0; g < r->layout.n_group; g++) part.table[g] = x->seq->kv.table[g];
+        status = x->mask ? err_set(e, ERR_INVALID, "runner: plan item %d has a mask", i)
+                         : add_part(r, b, &part, e);
+        if (!status && r->ranks) status = ranks_add(r->ranks, &part, e);
     }
-    return 0;
+    return status;
+}
+
+static int compute(struct runner *r, const struct batch *b, struct err *e)
+{
+    r->n_out = b->n_out;
+    forward_run(&r->f, b);
+    return r->m->be->ops->sync(r->m->be, e);
+}
+
+/* The core cannot go on after an error that the workers do not share. */
+static int told(const struct runner *r, int status, const struct err *e)
+{
+    static const struct err unknown = {.code = ERR_IO, .msg = "a step failed"};
+    if (status && r->ranks) comm_abort(r->m->comm, e ? e : &unknown);
+    return status;
 }
 
 int runner_forward(struct runner *r, const struct batch_plan *p, struct err *e)
 {
     struct batch b;
     int status = build(r, p, &b, e);
-    if (status) return status;
-    r->n_out = b.n_out;
-    if (!b.n) return 0;
-    forward_run(&r->f, &b);
-    return r->m->be->ops->sync(r->m->be, e);
+    r->n_out = 0;
+    if (!status && !b.n) return 0;
+    if (!status && r->ranks) status = ranks_tell_step(r->ranks, e);
+    if (!status) status = compute(r, &b, e);
+    return told(r, status, e);
 }
 
 int runner_logits_max(const struct runner *r) { return logit_rows(&r->c); }
 
-int runner_logits(struct runner *r, int row, int n, float **logits, struct err *e)
+/* Of rows of the last step, into r->logits. */
+static int compute_logits(struct runner *r, int row, int n, struct err *e)
 {
     const struct arch *a = &r->m->arch;
+    const struct share *vocab = &r->m->split.vocab;
     struct backend *be = r->m->be;
     if (row < 0 || n < 1 || n > runner_logits_max(r) || row > r->n_out - n)
         return err_set(e, ERR_INVALID, "runner: logits of rows %d to %d of %d", row, row + n, r->n_out);
     const char *h = r->f.h;
+    float *y = r->ranks ? r->share : r->logits;
     be->ops->linear(be, h + (size_t)row * a->dim * r->f.mat_size, n,
-                    &(struct linear_out){r->m->head, NULL, r->logits, a->vocab}, 1);
+                    &(struct linear_out){r->m->head, NULL, y, vocab->take}, 1);
     if (a->logit_scale != 1 || a->logit_cap > 0)
-        be->ops->scale_cap(be, r->logits, (int64_t)n * a->vocab, a->logit_scale, a->logit_cap);
-    if (!be->host) be->ops->mem_read(be, r->host_logits, r->logits, (size_t)n * a->vocab * sizeof(float));
+        be->ops->scale_cap(be, y, (int64_t)n * vocab->take, a->logit_scale, a->logit_cap);
+    if (r->ranks) be->ops->all_gather(be, y, n, vocab->take, r->logits);
+    return 0;
+}
+
+int runner_logits(struct runner *r, int row, int n, float **logits, struct err *e)
+{
+    struct backend *be = r->m->be;
+    int status = r->ranks ? ranks_tell(r->ranks, RANK_LOGITS, row, n, e) : 0;
+    if (!status) status = compute_logits(r, row, n, e);
+    if (!status && !be->host)
+        be->ops->mem_read(be, r->host_logits, r->logits, (size_t)n * r->m->arch.vocab * sizeof(float));
+    if (!status) status = be->ops->sync(be, e);
     *logits = r->host_logits;
-    return be->ops->sync(be, e);
+    return told(r, status, e);
+}
+
+bool runner_draws(const struct runner *r) { return r->m->be->ops->sample; }
+
+int runner_draw(struct runner *r, int row, int n, const struct sample_row *how,
+                const struct sample_result **out, struct err *e)
+{
+    struct backend *be = r->m->be;
+    int status = r->ranks ? ranks_tell(r->ranks, RANK_LOGITS, row, n, e) : 0;
+    if (!status) status = compute_logits(r, row, n, e);
+    if (!status) *out = be->ops->sample(be, r->logits, r->m->arch.vocab, how, n);
+    if (!status) status = be->ops->sync(be, e);
+    return told(r, status, e);
+}
+
+int runner_ping(struct runner *r, struct err *e)
+{
+    return r->ranks ? ranks_tell(r->ranks, RANK_PING, 0, 0, e) : 0;
+}
+
+static int follow_step(struct runner *r, int n_part, struct err *e)
+{
+    struct batch b;
+    int status = 0;
+    start_batch(r, &b);
+    for (int i = 0; i < n_part && !status; i++) {
+        struct rank_part part;
+        status = ranks_next(r->ranks, &part, e);
+        if (!status) status = add_part(r, &b, &part, e);
+    }
+    return status ? status : compute(r, &b, e);
+}
+
+int runner_follow(struct runner *r, bool *stop, struct err *e)
+{
+    struct rank_head h;
+    int status = ranks_hear(r->ranks, &h, e);
+    if (status) return status;
+    switch (h.kind) {
+    case RANK_STEP: return follow_step(r, h.n_part, e);
+    case RANK_LOGITS:
+        status = compute_logits(r, h.row, h.n, e);
+        return status ? status : r->m->be->ops->sync(r->m->be, e);
+    case RANK_PING: return 0;
+    case RANK_STOP: *stop = true; return 0;
+    }
+    return err_set(e, ERR_INVALID, "message %d: the ranks run different programs", (int)h.kind);
+}
+
+const void *runner_hidden(const struct runner *r, size_t *bytes)
+{
+    *bytes = (size_t)r->n_out * r->m->arch.dim * r->f.mat_size;
+    return r->f.h;
 }

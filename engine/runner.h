@@ -1,5 +1,8 @@
 /* The model runner: turns a batch_plan into device work. Owned by the engine thread. All memory is reserved
- * in runner_open; a step allocates nothing. */
+ * in runner_open; a step allocates nothing.
+ *
+ * Of a model of several ranks every rank has a runner, which computes its share (ranks.h). The core's is used
+ * like any other; where one of its calls fails the group is over. A worker's only follows. */
 #pragma once
 #include "model.h"
 #include "plan.h"
@@ -8,6 +11,7 @@ struct runner_config {
     int n_block, block_size; /* KV pool */
     int max_batch_tokens, max_seqs, max_ctx;
     enum dtype kv_type;
+    int n_rank; /* of the model; 0 is 1. For runner_measure: runner_open knows */
 };
 struct runner;
 
@@ -29,3 +33,16 @@ int runner_forward(struct runner *r, const struct batch_plan *p, struct err *e);
  * owned by the runner, writable (the sampler works in place), valid until the next call. */
 int runner_logits(struct runner *r, int row, int n, float **logits, struct err *e);
 int runner_logits_max(const struct runner *r);
+/* Where the back end draws tokens itself, they come in place of logits: one result for each of the n rows,
+ * valid until the second call after this one. */
+bool runner_draws(const struct runner *r);
+int runner_draw(struct runner *r, int row, int n, const struct sample_row *how,
+                const struct sample_result **out, struct err *e);
+/* Whether the other ranks are alive. For idle times; costs nothing where there are none. */
+int runner_ping(struct runner *r, struct err *e);
+
+/* A worker: hears one message of the core and does what it says. */
+int runner_follow(struct runner *r, bool *stop, struct err *e);
+/* Final hidden states of the last forward, for tests: bit for bit the same on all ranks. In the back end's
+ * memory. */
+const void *runner_hidden(const struct runner *r, size_t *bytes);

@@ -14,10 +14,6 @@
 #define SAMPLER_ONE     (1 << 30)
 
 /* Which tokens a sequence has seen. Memory comes from the owner, zeroed: penalty_set_bytes(most tokens). */
-struct penalty {
-    int32_t token;
-    int32_t n_out; /* times in the answer; 0: only in the prompt */
-};
 struct penalty_set {
     struct penalty *entry; /* [n], in order of appearance */
     int32_t *slot;         /* [mask + 1] open addressing by token: index into entry + 1, 0 = empty */

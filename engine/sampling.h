@@ -2,16 +2,12 @@
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
+#include "ops.h"
 
 #define STOP_MAX       4
 #define STOP_LEN_MAX   1024
-#define LOGPROBS_MAX   20
+#define LOGPROBS_MAX   SAMPLE_TOP_MAX
 #define LOGIT_BIAS_MAX 1024
-
-struct logit_bias {
-    int32_t token;
-    float bias;
-};
 
 struct gen_params {
     float temperature;                         /* 0 = greedy */

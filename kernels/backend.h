@@ -14,6 +14,10 @@ struct backend *ref_backend(void); /* scalar oracle; stateless, one thread */
 /* The pool is borrowed and must outlive the back end. isa must not exceed cpu_isa_detect(): ERR_UNSUPPORTED.
  */
 int cpu_backend_open(struct pool *pool, enum cpu_isa isa, struct backend **out, struct err *e);
+struct comm;
+/* Before anything else is asked of it: makes be one rank of a model. comm is borrowed, and is used by the
+ * thread that calls the ops. */
+int cpu_backend_join(struct backend *be, struct comm *comm, struct err *e);
 
 /* The back end of a device: "cpu", "cuda" or "cuda:N" (which takes the module inferd_cuda), or "auto": CUDA
  * where module and device are there, else the CPU, with a line in the log where the module is there and

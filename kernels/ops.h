@@ -119,6 +119,43 @@ struct attn_args {
     const struct batch *b;
     int list; /* of b */
 };
+#define SAMPLE_TOP_MAX 20 /* alternatives of a row */
+
+struct logit_bias {
+    int32_t token;
+    float bias;
+};
+struct penalty { /* a token that a sequence has seen */
+    int32_t token;
+    int32_t n_out; /* times in the answer; 0: only in the prompt */
+};
+struct token_logprob {
+    int32_t token;
+    float logprob;
+};
+/* What to do with one row of logits. The arrays are the caller's and read before sample returns. The result
+ * is a function of the row's logits and of this alone, bit for bit, and the same as engine/sampler.h's:
+ * logprobs of the raw logits; bias, banned ids, penalties; temperature; min_p; top_k; top_p; the draw. */
+struct sample_row {
+    float temperature, top_p, min_p; /* 0 = greedy; 1 = off; 0 = off */
+    int top_k;                       /* <= 0 = off */
+    float repetition, frequency, presence;
+    uint64_t random;               /* 64 bits of the generator for the row's seed and position */
+    int32_t score;                 /* >= 0: nothing is drawn, this token's logprob is wanted; -1: draw */
+    int n_top;                     /* alternatives, 0..SAMPLE_TOP_MAX; -1: no logprobs */
+    const struct logit_bias *bias; /* [n_bias] */
+    const int32_t *ban[2];         /* [n_ban[i]] ids that may not come */
+    const struct penalty *seen;    /* [n_seen] distinct tokens for the penalties */
+    int n_bias, n_ban[2], n_seen;
+};
+struct sample_result {
+    int32_t token;
+    int status;    /* 0, or ERR_INVALID: no finite logit */
+    float logprob; /* this and below only with n_top >= 0 */
+    int rank;      /* 1 = most likely; ties by id */
+    int n_top;
+    struct token_logprob top[SAMPLE_TOP_MAX]; /* by (logprob descending, id ascending) */
+};
 /* The largest step: what memory must be there before it. */
 struct step_limits {
     int max_rows, max_seqs, max_ctx;
@@ -146,7 +183,7 @@ struct ops {
     int (*reserve)(struct backend *, const struct step_limits *, struct err *);
 
     void (*begin)(struct backend *, const struct batch *); /* before the other ops of a step */
-    /* y[i] = row ids[i] of w times scale;  y [n][n_in of w] */
+    /* y[i] = row ids[i] of w times scale;  y [n][n_in of w]. An id outside of w's rows gives zeros. */
     void (*embed)(struct backend *, const struct weight *w, const struct batch *b, float scale, float *y);
     /* y[i] = x[out_row[i]], rows of row_bytes; x and y do not overlap */
     void (*gather)(struct backend *, const struct batch *b, const void *x, size_t row_bytes, void *y);
@@ -171,6 +208,18 @@ struct ops {
      * ranks' part[i] one after another;  part [n][len], all [n][size * len] */
     void (*all_reduce)(struct backend *, float *x, size_t n);
     void (*all_gather)(struct backend *, const float *part, int n, int len, float *all);
+    /* One token for each of n <= max_rows rows; logits [n][vocab] may be changed. The results [n], in host
+     * memory of the back end, are there when the next sync returns, and until the second sample after this
+     * one. NULL where logits are in host memory anyway: there engine/sampler.c draws. */
+    const struct sample_result *(*sample)(struct backend *, float *logits, int vocab,
+                                          const struct sample_row *row, int n);
+    /* Recorded steps; all NULL where there is nothing to gain. A step of n rows whose items have a row each
+     * and whose logits are all wanted makes the same calls whatever its integers are. Ops called between
+     * record and record_end do not run but are kept under n, instead of what was there; after begin, replay
+     * runs what is kept under b->n, or says false. */
+    int (*record)(struct backend *, struct err *);
+    int (*record_end)(struct backend *, int n, struct err *);
+    bool (*replay)(struct backend *, const struct batch *b);
     int (*sync)(struct backend *, struct err *);
     void (*close)(struct backend *); /* after everything that it gave was freed, but for packed weights */
 };

@@ -55,6 +55,7 @@ static int open_engine(struct launch *l, const struct engine_bench *b, struct er
     if (b->latency && l->opt.max_num_seqs < wanted) l->opt.max_num_seqs = wanted;
     if (!l->opt.max_model_len) l->opt.max_model_len = b->input_len + b->output_len;
     int status = launch_find(l, e);
+    if (!status) status = launch_ranks(l, false, e);
     if (!status) status = launch_backend(l, e);
     if (!status) status = launch_model(l, false, NULL, e);
     return status ? status : launch_engine(l, e);
@@ -113,6 +114,9 @@ static int bench_quality(int argc, char **argv)
     if (!status && !*l.opt.text) status = err_param(&e, ERR_INVALID, "text", "--text: a file is needed");
     if (!status && (l.opt.window < 2 || l.opt.window > 65536))
         status = err_param(&e, ERR_INVALID, "window", "--window: must be between 2 and 65536");
+    if (!status && l.opt.tensor_parallel_size > 1)
+        status = err_param(&e, ERR_UNSUPPORTED, "tensor-parallel-size",
+                           "--tensor-parallel-size: bench quality runs on one rank");
     if (!status) {
         code = 1;
         status = launch_find(&l, &e);

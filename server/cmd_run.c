@@ -114,6 +114,7 @@ int command_run(int argc, char **argv)
     int status = launch_options(&r.l, 'R', argc, argv, &e), code = status ? 2 : 1;
     int first = !status && *r.l.opt.model ? 0 : 1; /* the positional argument after the model */
     if (!status) status = launch_find(&r.l, &e);
+    if (!status) status = launch_ranks(&r.l, false, &e);
     if (!status) status = launch_backend(&r.l, &e);
     if (!status) status = launch_model(&r.l, false, NULL, &e);
     if (!status) status = launch_template(&r.l, &e);

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "clock.h"
+#include "comm.h"
 #include "command.h"
 #include "launch.h"
 #include "log.h"
@@ -18,7 +19,7 @@ struct serve {
     struct server *server;
     pthread_t loader;
     volatile int cancel; /* asks the loader to give up */
-    atomic_bool load_failed;
+    atomic_bool load_failed, loaded;
     int status; /* of loading; read after the join */
     struct err e;
 };
@@ -58,6 +59,7 @@ static void *loader_main(void *arg)
 {
     struct serve *s = arg;
     s->status = load(s, &s->e);
+    s->loaded = !s->status;
     if (s->status) {
         s->load_failed = true;
         kill(getpid(), SIGUSR1);
@@ -103,6 +105,12 @@ static void drain(struct serve *s, const sigset_t *set)
     }
 }
 
+/* An engine that has failed answers nobody any more, and stays so. */
+static bool engine_is_lost(const struct serve *s)
+{
+    return s->loaded && engine_state(s->l.engine) == ENGINE_FAILED;
+}
+
 /* Returns the exit code. */
 static int serve(struct serve *s, const sigset_t *set)
 {
@@ -113,14 +121,30 @@ static int serve(struct serve *s, const sigset_t *set)
     }
     int got;
     do {
-        got = sigwaitinfo(set, NULL);
-    } while (got < 0 || (got == SIGUSR1 && !s->load_failed)); /* EINTR; somebody else's SIGUSR1 */
+        got = sigtimedwait(set, NULL, &(struct timespec){.tv_nsec = 200000000});
+        if (got == SIGUSR1 && !s->load_failed) got = -1; /* somebody else's */
+    } while (got < 0 && !engine_is_lost(s));
     s->cancel = 1;
     server_drain(s->server);
     pthread_join(s->loader, NULL);
-    if (s->l.engine && !s->status) drain(s, set);
+    if (s->l.engine && !s->status && !engine_is_lost(s)) drain(s, set);
+    bool lost = engine_is_lost(s);
     server_close(s->server);
-    return got == SIGUSR1 ? command_fail(&s->e, 1) : 0;
+    if (lost) log_error("stopped, because the engine has failed");
+    if (got == SIGUSR1) return command_fail(&s->e, 1);
+    return lost;
+}
+
+/* A rank that is a process and not 0. Signals stay blocked: rank 0 decides when to stop, and says so. After a
+ * failure mpirun ends all when the first exits, which must not be this one, as it has nobody to answer. */
+static int work(struct serve *s, const sigset_t *set)
+{
+    enum { PATIENCE_S = 5 };
+    int rank = comm_rank(s->l.comm);
+    if (!launch_work(&s->l, NULL, &s->e)) return 0;
+    log_error("rank %d stops: %s", rank, s->e.msg);
+    sigtimedwait(set, NULL, &(struct timespec){.tv_sec = PATIENCE_S});
+    return 1;
 }
 
 int command_serve(int argc, char **argv)
@@ -140,6 +164,12 @@ int command_serve(int argc, char **argv)
         status = err_param(&s.e, ERR_INVALID, "model", "%.80s: one MODEL is enough", s.l.opt.arg[1]);
     if (status) code = 2;
     if (!status) status = launch_find(&s.l, &s.e);
+    if (!status) status = launch_ranks(&s.l, true, &s.e);
+    if (!status && s.l.comm && comm_rank(s.l.comm)) {
+        code = work(&s, &set);
+        launch_close(&s.l);
+        return code;
+    }
     if (!status) status = launch_backend(&s.l, &s.e);
     if (!status && !(s.l.metrics = metrics_new())) status = err_set(&s.e, ERR_NOMEM, "out of memory");
     if (!status) configure(&s.l, &c);

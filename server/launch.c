@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "file.h"
 #include "log.h"
+#include "ranks.h"
 #include "template.h"
 #include "recipe.h"
 
@@ -30,9 +31,6 @@ static int refuse_unimplemented(const struct options *o, struct err *e)
 {
     enum recipe recipe;
     if (strcmp(o->quantization, "fp8") && recipe_parse(o->quantization, &recipe, e)) return e->code;
-    if (o->tensor_parallel_size != 1)
-        return err_param(e, ERR_UNSUPPORTED, "tensor-parallel-size",
-                         "--tensor-parallel-size: only 1 is implemented");
     if (strcmp(o->load_format, "auto") && strcmp(o->load_format, "dummy"))
         return err_param(e, ERR_INVALID, "load-format", "--load-format: must be auto or dummy");
     if (strcmp(o->generation_config, "auto") && strcmp(o->generation_config, "vllm"))
@@ -93,12 +91,26 @@ int launch_find(struct launch *l, struct err *e)
     return status;
 }
 
+/* Ranks are computed by the CPU. Those on the same cores share --threads, or what the cores allow. */
+static int open_rank(struct launch *l, enum cpu_isa isa, struct err *e)
+{
+    const char *device = l->opt.device;
+    if (strcmp(device, "auto") && strcmp(device, "cpu"))
+        return err_param(e, ERR_UNSUPPORTED, "device", "--device %.40s: several ranks run on the CPU only",
+                         device);
+    int threads = (l->opt.threads ? l->opt.threads : pool_cpus()) / l->sharers;
+    int status = pool_open(threads > 1 ? threads : 1, &l->pool, e);
+    if (!status) status = cpu_backend_open(l->pool, isa, &l->backend, e);
+    return status ? status : cpu_backend_join(l->backend, l->comm, e);
+}
+
 int launch_backend(struct launch *l, struct err *e)
 {
     enum cpu_isa isa;
     if (cpu_isa_parse(l->opt.cpu_isa, &isa))
         return err_param(e, ERR_INVALID, "cpu-isa",
                          "--cpu-isa: must be auto, scalar, avx2, avx512, vnni or bf16");
+    if (l->comm) return open_rank(l, isa, e);
     int status = pool_open(l->opt.threads, &l->pool, e);
     if (status) return status;
     struct device_config c = {.device = l->opt.device,
@@ -128,8 +140,11 @@ int launch_model(struct launch *l, bool metadata_only, const volatile int *cance
                                    strcmp(l->opt.quantization, "fp8") ? l->opt.quantization : NULL,
                                .quant_cache = kept && strcmp(kept, "none") ? kept : NULL,
                                .pool = l->pool,
+                               .no_tokenizer = l->backend->rank > 0,
+                               .comm = metadata_only ? NULL : l->comm,
                                .cancel = cancel};
-    int status = model_load(l->path, l->backend, &mo, &l->model, e);
+    int status = metadata_only ? 0 : launch_workers(l, e);
+    if (!status) status = model_load(l->path, l->backend, &mo, &l->model, e);
     buf_free(&folder);
     return status;
 }
@@ -188,7 +203,8 @@ int launch_engine_config(const struct launch *l, struct engine_config *c, struct
         return err_param(e, ERR_INVALID, "kv-cache-dtype",
                          "--kv-cache-dtype: must be auto, float32, float16, bfloat16, int8 or fp8");
     if (c->kv_type == DT_COUNT) c->kv_type = l->backend->kv_type;
-    c->available = l->backend->ops->mem_available(l->backend);
+    c->n_rank = l->backend->size;
+    c->available = l->backend->ops->mem_available(l->backend) / (size_t)c->n_rank;
     c->max_model_len = (int)o->max_model_len;
     if (o->max_num_seqs) c->max_num_seqs = o->max_num_seqs;
     c->max_batch_tokens = o->max_num_batched_tokens;
@@ -210,18 +226,26 @@ int launch_engine(struct launch *l, struct err *e)
 {
     struct engine_config c;
     int status = launch_engine_config(l, &c, e);
+    if (!status && l->comm) status = ranks_memory(l->comm, &c.available, e);
     if (status) return status;
     if (!l->metrics && !(l->metrics = metrics_new())) return err_set(e, ERR_NOMEM, "out of memory");
     return engine_open(l->model, l->pool, &c, l->metrics, &l->engine, e);
 }
 
-void launch_close(struct launch *l)
+void launch_close_rank(struct launch *l)
 {
     if (l->engine) engine_close(l->engine);
     template_free(l->tmpl);
     if (l->model) model_free(l->model);
     if (l->backend) backend_close(l->backend);
     pool_close(l->pool);
+    comm_close(l->comm);
+}
+
+void launch_close(struct launch *l)
+{
+    launch_close_rank(l);
+    launch_close_workers(l);
     metrics_free(l->metrics);
     free(l->path);
     options_free(&l->opt);

@@ -128,10 +128,14 @@ static bool convert(const float *f, enum dtype as, void *dst, int64_t n)
     return true;
 }
 
+static const unsigned char *row_at(const struct tensor *t, int64_t row)
+{
+    return (const unsigned char *)t->data + (size_t)row * dtype_row_bytes(t->type, t->dim[1]);
+}
+
 bool store_convert_row(const struct tensor *t, int64_t row, enum dtype as, float *f, void *dst)
 {
-    size_t bytes = dtype_row_bytes(t->type, t->dim[1]);
-    dtype_to_f32(t->type, (const unsigned char *)t->data + (size_t)row * bytes, f, t->dim[1]);
+    dtype_to_f32(t->type, row_at(t, row), f, t->dim[1]);
     return convert(f, as, dst, t->dim[1]);
 }
 
@@ -142,7 +146,7 @@ int store_bad_weight(const struct tensor *t, struct err *e)
                      t->name, QUANTIZE_MAX);
 }
 
-/* Fills dst with the rows in type `as`, from the tensor, or from nothing for dummy weights (t == NULL). */
+/* Fills dst with the rows' columns in type `as`: from the tensor, or, without one, with dummy weights. */
 struct rows_job {
     const struct store *s;
     const struct tensor *t;
@@ -156,7 +160,7 @@ static void rows_task(void *arg, int i, int worker)
 {
     struct rows_job *j = arg;
     const struct matrix_spec *m = j->m;
-    size_t row = dtype_row_bytes(j->as, m->n_in);
+    size_t row = dtype_row_bytes(j->as, m->n_col);
     uint64_t key = name_key(j->s, m->name);
     float *f = malloc((size_t)m->n_in * sizeof *f);
     if (!f) j->no_memory = true;
@@ -164,9 +168,15 @@ static void rows_task(void *arg, int i, int worker)
     int64_t first = (int64_t)m->n_row * i / j->parts, last = (int64_t)m->n_row * (i + 1) / j->parts;
     for (int64_t r = first; f && r < last && !j->bad; r++) {
         unsigned char *to = j->dst + (size_t)r * row;
-        if (!j->t) dummy_row(key, m->row + r, m->n_in, f);
-        if (j->t ? !store_convert_row(j->t, m->row + r, j->as, f, to) : !convert(f, j->as, to, m->n_in))
-            j->bad = true;
+        if (j->t && j->t->type == j->as) {
+            memcpy(to, row_at(j->t, m->row + r) + dtype_row_bytes(j->as, m->col), row);
+            continue;
+        }
+        if (!j->t)
+            dummy_row(key, m->row + r, m->n_in, f);
+        else
+            dtype_to_f32(j->t->type, row_at(j->t, m->row + r), f, m->n_in);
+        if (!convert(f + m->col, j->as, to, m->n_col)) j->bad = true;
     }
     free(f);
 }
@@ -181,25 +191,39 @@ static int make_rows(const struct store *s, const struct tensor *t, const struct
     return j.bad && t ? store_bad_weight(t, e) : 0;
 }
 
-int store_matrix(struct store *s, struct backend *be, const struct matrix_spec *m, struct weight **out,
+/* Whether the spec's columns can be cut out of rows of the type. */
+static int check_columns(const struct matrix_spec *m, enum dtype as, struct err *e)
+{
+    if (!dtype_row_bytes(as, m->n_in))
+        return err_param(e, ERR_FORMAT, m->name, "tensor %s: rows of %d are not whole blocks", m->name,
+                         m->n_in);
+    if ((m->col && !dtype_row_bytes(as, m->col)) || !dtype_row_bytes(as, m->n_col))
+        return err_param(e, ERR_UNSUPPORTED, m->name,
+                         "tensor %s: columns %d to %d are not whole blocks of type %s", m->name, m->col,
+                         m->col + m->n_col, dtype_info(as)->name);
+    return 0;
+}
+
+int store_matrix(struct store *s, struct backend *be, const struct matrix_spec *spec, struct weight **out,
                  struct err *e)
 {
+    struct matrix_spec own = *spec;
+    const struct matrix_spec *m = &own;
     struct tensor *t = NULL;
+    if (!own.n_col) own.n_col = own.n_in;
     void *made = NULL;
     const void *src;
     *out = NULL;
     if (!s->dummy && take(s, m->name, m->n_out, m->n_in, &t, e)) return e->code;
     enum dtype type = t ? t->type : s->dummy_type,
                as = dtype_is_quant(type) || m->as == DT_COUNT ? type : m->as;
-    size_t row = dtype_row_bytes(as, m->n_in);
-    if (!row)
-        return err_param(e, ERR_FORMAT, m->name, "tensor %s: rows of %d are not whole blocks", m->name,
-                         m->n_in);
+    if (check_columns(m, as, e)) return e->code;
+    size_t row = dtype_row_bytes(as, m->n_col);
     s->type_bytes[as] += row * (size_t)m->n_row;
     if (t) t->as = as;
     if (!be) return 0;
-    if (t && as == type) {
-        src = (const unsigned char *)t->data + (size_t)m->row * row;
+    if (t && as == type && m->n_col == m->n_in) {
+        src = row_at(t, m->row);
     } else {
         if (!(made = malloc(row * (size_t)m->n_row))) return store_no_memory(e);
         if (make_rows(s, t, m, as, made, e)) {
@@ -208,11 +232,9 @@ int store_matrix(struct store *s, struct backend *be, const struct matrix_spec *
         }
         src = made;
     }
-    int rc = be->ops->weight_pack(be, as, m->n_row, m->n_in, src, out, e);
+    int rc = be->ops->weight_pack(be, as, m->n_row, m->n_col, src, out, e);
     if (rc) err_prefix(e, "tensor %s: ", m->name);
-    if (t)
-        store_drop_pages((const unsigned char *)t->data + (size_t)m->row * dtype_row_bytes(t->type, m->n_in),
-                         dtype_row_bytes(t->type, m->n_in) * (size_t)m->n_row);
+    if (t) store_drop_pages(row_at(t, m->row), dtype_row_bytes(t->type, m->n_in) * (size_t)m->n_row);
     free(made);
     return rc;
 }

@@ -49,12 +49,14 @@ store_matrix_bytes(const struct store *s); /* of the matrices asked for so far, 
 void store_types(const struct store *s, char *out, size_t n);
 
 /* Rows [row, row + n_row) of the matrix `name`, whose shape must be [n_out][n_in], packed for `be`. as: the
- * type to convert or quantise plain weights to, or DT_COUNT to keep the file's. be == NULL checks only, and
- * *out stays NULL. */
+ * type to convert or quantise plain weights to, or DT_COUNT to keep the file's. Of each row only columns
+ * [col, col + n_col), which must be whole blocks of the type; n_col 0: all. be == NULL checks only, and *out
+ * stays NULL. */
 struct matrix_spec {
     const char *name;
     int n_out, n_in, row, n_row;
     enum dtype as;
+    int col, n_col;
 };
 int store_matrix(struct store *s, struct backend *be, const struct matrix_spec *m, struct weight **out,
                  struct err *e);

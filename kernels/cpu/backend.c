@@ -126,12 +126,6 @@ static int reserve(struct backend *base, const struct step_limits *l, struct err
     return rc ? rc : cpu_attn_reserve(be, l->max_rows, l->n_head, l->head_dim, l->max_ctx, e);
 }
 
-static int sync_steps(struct backend *be, struct err *e)
-{
-    (void)be, (void)e;
-    return 0; /* ops are done when they return */
-}
-
 static const struct step_kernels *step_kernels(enum cpu_isa isa)
 {
 #if defined(__x86_64__)
@@ -148,6 +142,7 @@ static void close_cpu(struct backend *base)
     cpu_attn_close(be);
     cpu_linear_close(be);
     cpu_weight_close(be);
+    free(be->gathered);
     free(be);
 }
 
@@ -176,7 +171,9 @@ int cpu_backend_open(struct pool *pool, enum cpu_isa isa, struct backend **out, 
         .qkv_prep = qkv_prep,
         .attn = cpu_attn,
         .scale_cap = scale_cap,
-        .sync = sync_steps,
+        .all_reduce = cpu_all_reduce,
+        .all_gather = cpu_all_gather,
+        .sync = cpu_sync,
         .close = close_cpu,
     };
     if (isa > cpu_isa_detect())

@@ -18,6 +18,9 @@ struct cpu_backend {
     struct attn_state *attn;
     const struct step_kernels *step; /* NULL at the scalar level */
     struct slab *slab;               /* memory for matrices, being filled: weight.c */
+    struct comm *comm;               /* the way to the other ranks, or NULL: ranks.c */
+    float *gathered;                 /* scratch of all_gather */
+    struct err failed;               /* the first failure between ranks */
 };
 static inline struct cpu_backend *cpu_of(struct backend *be) { return (struct cpu_backend *)(void *)be; }
 
@@ -37,6 +40,11 @@ void cpu_embed(struct backend *, const struct weight *w, const struct batch *b, 
 void cpu_linear(struct backend *, const void *x, int n, const struct linear_out *out, int n_out);
 void cpu_linear_glu(struct backend *, const void *x, int n, const struct weight *gate,
                     const struct weight *up, enum act act, void *y);
+
+/* ranks.c */
+void cpu_all_reduce(struct backend *, float *x, size_t n);
+void cpu_all_gather(struct backend *, const float *part, int n, int len, float *all);
+int cpu_sync(struct backend *, struct err *);
 
 /* attn.c; reserve may be called again, with new sizes. */
 int cpu_attn_reserve(struct cpu_backend *be, int max_rows, int max_heads, int max_head_dim, int max_ctx,

@@ -1,6 +1,7 @@
 /* Memory of packed matrices, and the ops around it. */
 #include "weight.h"
 #include <stdlib.h>
+#include <string.h>
 #include "cpu.h"
 #include "hugemem.h"
 
@@ -127,6 +128,10 @@ void cpu_embed(struct backend *base, const struct weight *w, const struct batch 
 {
     (void)base;
     for (int i = 0; i < b->n; i++, y += w->n_in) {
+        if (b->ids[i] < 0 || b->ids[i] >= w->n_out) {
+            memset(y, 0, (size_t)w->n_in * sizeof *y);
+            continue;
+        }
         panel_unpack_row(w->type, w->n_in, weight_panel(w, b->ids[i] / PANEL), b->ids[i] % PANEL, y);
         for (int k = 0; k < w->n_in; k++) y[k] *= scale;
     }

@@ -48,6 +48,10 @@ void ref_embed(struct backend *be, const struct weight *w, const struct batch *b
     int dim = w->info.n_in;
     for (int i = 0; i < b->n; i++) {
         float *o = y + (size_t)i * dim;
+        if (b->ids[i] < 0 || b->ids[i] >= w->info.n_out) {
+            memset(o, 0, (size_t)dim * sizeof *o);
+            continue;
+        }
         dtype_to_f32(w->info.type, w->rows + (size_t)b->ids[i] * w->row, o, dim);
         for (int j = 0; j < dim; j++) o[j] *= scale;
     }

@@ -16,7 +16,11 @@ void machine_open(struct machine *m, const char *name, int isa, int threads)
     *m = (struct machine){.is_ref = isa < 0};
     snprintf(path, sizeof path, "%s/%s", GOLDEN_DATA, name);
     ck_assert_msg(!pool_open(threads, &m->pool, &e), "%s", e.msg);
-    if (m->is_ref) {
+    if (isa == -2) {
+        struct device_config c = {.device = getenv("TEST_DEVICE"), .deterministic = true};
+        ck_assert_msg(!backend_open(&c, &m->be, &e), "%s", e.msg);
+        m->is_ref = false;
+    } else if (m->is_ref) {
         m->be = ref_backend();
     } else {
         ck_assert_msg(!cpu_backend_open(m->pool, (enum cpu_isa)isa, &m->be, &e), "%s", e.msg);

@@ -13,7 +13,9 @@ struct machine { /* a model on a back end */
     struct model *model;
     bool is_ref;
 };
-void machine_open(struct machine *m, const char *name, int isa, int threads); /* isa -1: the reference */
+void machine_open(
+    struct machine *m, const char *name, int isa,
+    int threads); /* isa -1: the reference, -2: the device that TEST_DEVICE names, deterministic */
 void machine_close(struct machine *m);
 
 enum load {

@@ -15,6 +15,7 @@ static const struct {
               {"gemma3", DT_F16}, {"llama3", DT_I8}, {"gemma3", DT_I8}};
 #define N_MODEL ((int)(sizeof MODELS / sizeof *MODELS))
 #define N_LEVEL (ISA_COUNT + 1) /* the reference, then each instruction level */
+#define DEVICE  (-2)
 
 static struct results alone, other;
 
@@ -22,11 +23,24 @@ static struct results alone, other;
 static bool open_machine(struct machine *m, int i, int threads)
 {
     int isa = i / N_MODEL - 1;
+    if (getenv("TEST_DEVICE")) {
+        if (i % 2 || i == 2) return false; /* the emulated device is slow: one model for each purpose */
+        machine_open(m, MODELS[i % N_MODEL].name, DEVICE, threads);
+        return true;
+    }
     if (isa > (int)cpu_isa_detect()) return false;
     /* The reference is slow: one model for each cache. */
     if (isa < 0 && i % N_MODEL != 3 && i % N_MODEL != 5) return false;
     machine_open(m, MODELS[i % N_MODEL].name, isa, threads);
     return true;
+}
+
+/* A device has types of its own for the same purposes. */
+static struct engine_config config_of(int i)
+{
+    enum dtype kv = MODELS[i % N_MODEL].kv;
+    if (getenv("TEST_DEVICE")) kv = kv == DT_I8 ? DT_E4M3 : DT_BF16;
+    return equiv_config(kv);
 }
 
 static void expect(struct machine *m, const struct engine_config *c, enum load load, int preempt, int rounds,
@@ -40,7 +54,7 @@ START_TEST(all_ways_agree)
 {
     struct machine m;
     if (!open_machine(&m, _i, 1)) return;
-    struct engine_config c = equiv_config(MODELS[_i % N_MODEL].kv);
+    struct engine_config c = config_of(_i);
     run_requests(&m, &c, ONE_BY_ONE, 0, 1, &alone);
     ck_assert_int_eq(alone.distinct, N_REQ); /* else the oracle would be blind */
     expect(&m, &c, TOGETHER, 0, 1, "batched = alone");
@@ -51,14 +65,14 @@ START_TEST(all_ways_agree)
         c.max_batch_tokens = budget[i];
         expect(&m, &c, TOGETHER, 0, 1, "chunked = whole");
     }
-    c = equiv_config(MODELS[_i % N_MODEL].kv);
+    c = config_of(_i);
     static const int block[] = {8, 32, MAX_CTX};
     for (int i = 0; i < 3; i++) {
         c.block_size = block[i];
         c.n_block = 512;
         expect(&m, &c, TOGETHER, 0, 1, block[i] == MAX_CTX ? "paged = dense" : "block sizes");
     }
-    c = equiv_config(MODELS[_i % N_MODEL].kv);
+    c = config_of(_i);
     c.prefix_cache = true;
     expect(&m, &c, ONE_BY_ONE, 0, 2, "prefix hit = cold");
     ck_assert_int_gt(other.cached, 100);
@@ -75,7 +89,7 @@ END_TEST
 START_TEST(threads_do_not_matter)
 {
     struct machine m;
-    struct engine_config c = equiv_config(MODELS[_i % N_MODEL].kv);
+    struct engine_config c = config_of(_i);
     if (!open_machine(&m, _i, 1)) return;
     run_requests(&m, &c, TOGETHER, 0, 1, &alone);
     machine_close(&m);
@@ -94,7 +108,7 @@ END_TEST
 START_TEST(levels_agree_with_the_reference)
 {
     struct machine m;
-    struct engine_config c = equiv_config(MODELS[_i % N_MODEL].kv);
+    struct engine_config c = config_of(_i);
     if (!open_machine(&m, _i, 1)) return;
     run_requests(&m, &c, TOGETHER, 0, 1, &other);
     machine_close(&m);
@@ -127,10 +141,12 @@ int main(void)
     } all[] = {{"ways", all_ways_agree, 0},
                {"threads", threads_do_not_matter, N_MODEL},
                {"reference", levels_agree_with_the_reference, N_MODEL}};
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < (getenv("TEST_DEVICE") ? 1 : 3); i++) {
         TCase *t = tcase_create(all[i].name);
-        tcase_set_timeout(t, 120);
-        tcase_add_loop_test(t, all[i].test, all[i].first, N_MODEL * N_LEVEL);
+        tcase_set_timeout(t, getenv("TEST_DEVICE") ? 900 : 120);
+        /* Of a device there is one level, which is no CPU's. */
+        bool device = getenv("TEST_DEVICE");
+        tcase_add_loop_test(t, all[i].test, device ? 0 : all[i].first, device ? N_MODEL : N_MODEL * N_LEVEL);
         suite_add_tcase(s, t);
     }
     SRunner *r = srunner_create(s);

@@ -77,19 +77,34 @@ int rig_step(struct rig *g, const int *seq, int n, int chunk, int n_logits, stru
 }
 
 static struct pool *pool;
-static struct backend *cpu[ISA_COUNT];
+static struct backend *cpu[ISA_COUNT], *device;
 
 static void close_all(void)
 {
     for (int i = 0; i < ISA_COUNT; i++)
         if (cpu[i]) backend_close(cpu[i]);
+    backend_close(device);
     pool_close(pool);
+}
+
+/* Deterministic, so that chunks and neighbours change nothing. */
+static struct backend *open_device(const char *name)
+{
+    struct err e = {0};
+    struct device_config c = {.device = name, .deterministic = true};
+    if (!device && backend_open(&c, &device, &e)) {
+        fprintf(stderr, "%s\n", e.msg);
+        exit(1);
+    }
+    return device;
 }
 
 struct backend *rig_backend(int i)
 {
     struct err e = {0};
     int isa = i - 1;
+    const char *name = getenv("TEST_DEVICE");
+    if (name) return i ? NULL : open_device(name);
     if (i == 0) return ref_backend();
     if (isa > (int)cpu_isa_detect()) return NULL;
     if (!pool) {

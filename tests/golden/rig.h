@@ -24,6 +24,6 @@ void rig_push(struct rig *g, int seq, int32_t tok);
 /* Computes the next `chunk` tokens of each listed sequence (or what is left), with logits of the last
  * n_logits. */
 int rig_step(struct rig *g, const int *seq, int n, int chunk, int n_logits, struct err *e);
-/* Back ends to test with: 0 is the reference, then one for each CPU level; NULL after the last. Freed at
- * exit. */
+/* Back ends to test with: 0 is the reference, then one for each CPU level; or, with TEST_DEVICE in the
+ * environment, that device alone. NULL after the last. Freed at exit. */
 struct backend *rig_backend(int i);

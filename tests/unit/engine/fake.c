@@ -201,10 +201,29 @@ int runner_forward(struct runner *r, const struct batch_plan *p, struct err *e)
     return 0;
 }
 
+int runner_ping(struct runner *r, struct err *e)
+{
+    (void)r, (void)e;
+    return 0;
+}
+
 int runner_logits_max(const struct runner *r)
 {
     (void)r;
     return SLICE;
+}
+
+bool runner_draws(const struct runner *r)
+{
+    (void)r;
+    return false;
+}
+
+int runner_draw(struct runner *r, int row, int n, const struct sample_row *how,
+                const struct sample_result **out, struct err *e)
+{
+    (void)r, (void)row, (void)n, (void)how, (void)out;
+    return err_set(e, ERR_UNSUPPORTED, "the fake does not draw");
 }
 
 int runner_logits(struct runner *r, int row, int n, float **logits, struct err *e)

@@ -168,8 +168,9 @@ static int load(const char *path, const char *folder, int threads, struct buf *o
     uint64_t id = store_identity(0, path);
     ck_assert(!pool_open(threads, &pool, e) && !gguf_open(path, &g, e) && !store_open_gguf(g, &s, e));
     store_set_identity(s, id);
-    ck_assert(!store_matrix(s, NULL, &(struct matrix_spec){"wide", 600, 256, 0, 600, DT_Q4_K}, &none, e));
-    ck_assert(!store_matrix(s, NULL, &(struct matrix_spec){"odd", 40, 96, 0, 40, DT_Q5_0}, &none, e));
+    ck_assert(
+        !store_matrix(s, NULL, &(struct matrix_spec){"wide", 600, 256, 0, 600, DT_Q4_K, 0, 0}, &none, e));
+    ck_assert(!store_matrix(s, NULL, &(struct matrix_spec){"odd", 40, 96, 0, 40, DT_Q5_0, 0, 0}, &none, e));
     int rc = quant_cache_apply(s, &(struct quant_cache){.dir = folder, .pool = pool}, e);
     const struct tensor *wide = store_find(s, "wide"), *odd = store_find(s, "odd");
     *replaced = wide->type == DT_Q4_K && odd->type == DT_Q5_0;
@@ -310,7 +311,8 @@ START_TEST(test_cancel)
     struct weight *none;
     const volatile int stop = 1;
     ck_assert(!gguf_open(model, &g, &e) && !store_open_gguf(g, &s, &e));
-    ck_assert(!store_matrix(s, NULL, &(struct matrix_spec){"wide", 600, 256, 0, 600, DT_Q8_0}, &none, &e));
+    ck_assert(
+        !store_matrix(s, NULL, &(struct matrix_spec){"wide", 600, 256, 0, 600, DT_Q8_0, 0, 0}, &none, &e));
     ck_assert_int_eq(quant_cache_apply(s, &(struct quant_cache){.dir = cache, .cancel = &stop}, &e),
                      ERR_CLOSED);
     store_close(s);

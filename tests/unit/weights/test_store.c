@@ -66,7 +66,7 @@ START_TEST(test_rows)
     write_shard("model.safetensors", "m", 4, 1);
     ck_assert_msg(!store_open_folder(dir, &s, &e), "%s", e.msg);
     for (int pass = 0; pass < 2; pass++) { /* as it is, and converted */
-        struct matrix_spec m = {"m", 4, 2, 1, 2, pass ? DT_BF16 : DT_COUNT};
+        struct matrix_spec m = {"m", 4, 2, 1, 2, pass ? DT_BF16 : DT_COUNT, 0, 0};
         ck_assert_msg(!store_matrix(s, be, &m, &w, &e), "%s", e.msg);
         ck_assert_int_eq(be->ops->weight_info(w).n_out, 2);
         ck_assert_int_eq(be->ops->weight_info(w).type, pass ? DT_BF16 : DT_F32);
@@ -90,12 +90,15 @@ START_TEST(test_checked)
     ck_assert_int_eq(store_open_folder(dir, &s, &e), 0);
     ck_assert_int_ne(store_check_leftover(s, NULL, NULL, &e), 0);
     ck_assert_ptr_nonnull(strstr(e.msg, "tensor m"));
-    ck_assert_int_ne(store_matrix(s, NULL, &(struct matrix_spec){"m", 2, 4, 0, 2, DT_COUNT}, &w, &e), 0);
+    ck_assert_int_ne(store_matrix(s, NULL, &(struct matrix_spec){"m", 2, 4, 0, 2, DT_COUNT, 0, 0}, &w, &e),
+                     0);
     ck_assert_msg(strstr(e.msg, "[4, 2], not [2, 4]"), "%s", e.msg);
-    ck_assert_int_ne(store_matrix(s, NULL, &(struct matrix_spec){"n", 4, 2, 0, 4, DT_COUNT}, &w, &e), 0);
+    ck_assert_int_ne(store_matrix(s, NULL, &(struct matrix_spec){"n", 4, 2, 0, 4, DT_COUNT, 0, 0}, &w, &e),
+                     0);
     ck_assert_ptr_nonnull(strstr(e.msg, "n is missing"));
     ck_assert_int_ne(store_vector(s, "m", 8, 0, true, &v, &e), 0);
-    ck_assert_int_eq(store_matrix(s, NULL, &(struct matrix_spec){"m", 4, 2, 0, 4, DT_COUNT}, &w, &e), 0);
+    ck_assert_int_eq(store_matrix(s, NULL, &(struct matrix_spec){"m", 4, 2, 0, 4, DT_COUNT, 0, 0}, &w, &e),
+                     0);
     ck_assert_int_eq(store_check_leftover(s, NULL, NULL, &e), 0);
     store_close(s);
 }

@@ -49,7 +49,8 @@ static int open_parts(struct engine *en, struct metrics *metrics, struct err *e)
                                .max_batch_tokens = c->max_batch_tokens,
                                .max_seqs = c->max_num_seqs,
                                .max_ctx = en->info.max_model_len,
-                               .kv_type = c->kv_type};
+                               .kv_type = c->kv_type,
+                               .logit_rows = c->logit_rows};
     status = kv_open(&en->kv_config, &en->kv, e);
     if (!status) status = sched_open(&sc, en->kv, &en->sched, e);
     if (!status) status = runner_open(m, &rc, &en->runner, e);

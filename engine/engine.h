@@ -18,6 +18,7 @@ struct engine_config {
     int n_block;     /* KV blocks; 0 = from kv_bytes */
     size_t kv_bytes; /* 0 = from memory_fraction of what the machine has available */
     double memory_fraction;
+    int logit_rows;   /* as runner_config: more where they stay on a device */
     size_t available; /* bytes free where weights and KV lie; 0 = ask the machine */
     enum dtype kv_type;
     bool prefix_cache;

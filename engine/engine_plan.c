@@ -126,6 +126,7 @@ int engine_plan_all(const struct arch *a, const struct engine_config *c, size_t 
                               .max_seqs = c->max_num_seqs,
                               .max_ctx = ctx,
                               .kv_type = c->kv_type,
+                              .logit_rows = c->logit_rows,
                               .n_rank = c->n_rank};
     struct runner_budget b;
     if ((status = runner_measure(a, &r, &b, e))) return status;

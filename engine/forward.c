@@ -2,7 +2,7 @@
 
 /* One RMS norm with everything around it: x += branch, then h = norm(x). The branch, its own norm and the
  * next norm are all optional. */
-static void add_norm(const struct forward *f, int n, float *x, const float *delta, const float *post,
+static void add_norm(const struct forward *f, int n, float *x, float *delta, const float *post,
                      const float *pre)
 {
     const struct arch *a = &f->m->arch;
@@ -11,6 +11,7 @@ static void add_norm(const struct forward *f, int n, float *x, const float *delt
                                               .dim = a->dim,
                                               .x = x,
                                               .delta = delta,
+                                              .reduce = delta && be->size > 1,
                                               .scale = a->resid_scale,
                                               .post_w = post,
                                               .pre_w = pre,
@@ -56,13 +57,6 @@ static void project(const struct forward *f, const struct batch *b, int l)
                                              .list = f->layout->group_of[l]});
 }
 
-/* x is the sum of what the ranks computed of it. */
-static void reduce(const struct forward *f, float *x, int n)
-{
-    struct backend *be = f->m->be;
-    if (be->size > 1) be->ops->all_reduce(be, x, (size_t)n * f->m->arch.dim);
-}
-
 static void attend(const struct forward *f, const struct batch *b, int l, bool last)
 {
     const struct arch *a = &f->m->arch;
@@ -94,9 +88,9 @@ void forward_run(const struct forward *f, const struct batch *b)
     void *att = f->att;
     int n = b->n, q = a->n_head * a->head_dim;
 
-    ops->begin(be, b);
     ops->embed(be, f->m->embed, b, a->embed_scale, x);
-    reduce(f, x, n); /* each row of the table is one rank's; the others gave zeros */
+    if (be->size > 1) /* each row of the table is one rank's; the others gave zeros */
+        ops->all_reduce(be, x, (size_t)n * a->dim);
     for (int i = 0; i < a->n_rope; i++)
         if (f->rope_of[0] == i || f->rope_of[1] == i)
             ops->rope_angles(be, b, f->inv_freq[i], a->rope[i].rot / 2, a->rope[i].mscale, f->cs[i]);
@@ -115,11 +109,9 @@ void forward_run(const struct forward *f, const struct batch *b)
             n = b->n_out;
         }
         ops->linear(be, att, n, &(struct linear_out){w->o, w->o_bias, delta, a->dim}, 1);
-        reduce(f, delta, n);
         add_norm(f, n, x, delta, w->attn_post_norm, w->ffn_norm);
         ops->linear_glu(be, f->h, n, w->gate, w->up, a->act, f->ff);
         ops->linear(be, f->ff, n, &(struct linear_out){w->down, NULL, delta, a->dim}, 1);
-        reduce(f, delta, n);
         post = w->ffn_post_norm;
     }
     add_norm(f, n, x, delta, post, f->m->final_norm);

@@ -18,6 +18,7 @@ struct forward { /* set up once by the runner */
     float *cs[2];     /* [n][rot] of each rope */
     float *inv_freq[2];
 };
-/* Computes the batch and leaves the normed final states of its out_row in f->h [n_out][dim]. Of the batch's
- * lists the first half are the groups' rows, the second half only those rows of them that are in out_row. */
+/* Computes the batch, after the back end's begin, and leaves the normed final states of its out_row in f->h
+ * [n_out][dim]. Of the batch's lists the first half are the groups' rows, the second half only those rows of
+ * them that are in out_row. */
 void forward_run(const struct forward *f, const struct batch *b);

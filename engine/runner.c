@@ -1,10 +1,13 @@
 #include "runner.h"
 #include <stdlib.h>
 #include <string.h>
+#include "clock.h"
 #include "forward.h"
+#include "log.h"
 #include "ranks.h"
+#include "record.h"
 
-#define LOGIT_ROWS 32 /* logits of so many rows at a time */
+#define LOGIT_ROWS 32 /* logits of so many rows at a time, unless the configuration says more */
 
 struct runner {
     struct model *m;
@@ -12,14 +15,16 @@ struct runner {
     struct kv_layout layout;
     struct forward f;
     void *arena;            /* of f and logits, in the back end's memory */
-    float *logits;          /* [LOGIT_ROWS][vocab] */
-    float *share;           /* [LOGIT_ROWS][this rank's part of vocab], if there are several */
+    float *logits;          /* [logit_rows][vocab] */
+    float *share;           /* [logit_rows][this rank's part of vocab], if there are several */
     float *host_logits;     /* the same, where the engine can write; r->logits if that is there */
     int32_t *ids, *pos;     /* [max_batch_tokens] */
     int *out_row;           /* [max_batch_tokens] */
     struct attn_item *item; /* [2][n_group][max_seqs]: all rows, and those that need logits */
     int n_out;              /* rows of the last forward */
-    struct ranks *ranks;    /* NULL = this is the only one */
+    bool have_logits;       /* of all of them, in r->logits: the forward was a recorded step */
+    struct record record;
+    struct ranks *ranks; /* NULL = this is the only one */
 };
 
 static struct kv_geom geometry(const struct arch *a, const struct runner_config *c,
@@ -35,7 +40,8 @@ static struct kv_geom geometry(const struct arch *a, const struct runner_config 
 
 static int logit_rows(const struct runner_config *c)
 {
-    return c->max_batch_tokens < LOGIT_ROWS ? c->max_batch_tokens : LOGIT_ROWS;
+    int most = c->logit_rows ? c->logit_rows : LOGIT_ROWS;
+    return c->max_batch_tokens < most ? c->max_batch_tokens : most;
 }
 
 /* The activations, as parts of one allocation: with arena NULL only measured. Parts begin at 256-byte
@@ -133,6 +139,87 @@ static int meet(struct runner *r, struct err *e)
     return status ? status : comm_barrier(m->comm, e);
 }
 
+static void enqueue_logits(struct runner *r, int row, int n)
+{
+    const struct arch *a = &r->m->arch;
+    const struct share *vocab = &r->m->split.vocab;
+    struct backend *be = r->m->be;
+    const char *h = r->f.h;
+    float *y = r->ranks ? r->share : r->logits;
+    be->ops->linear(be, h + (size_t)row * a->dim * r->f.mat_size, n,
+                    &(struct linear_out){r->m->head, NULL, y, vocab->take}, 1);
+    if (a->logit_scale != 1 || a->logit_cap > 0)
+        be->ops->scale_cap(be, y, (int64_t)n * vocab->take, a->logit_scale, a->logit_cap);
+    if (r->ranks) be->ops->all_gather(be, y, n, vocab->take, r->logits);
+}
+
+static void start_batch(struct runner *r, struct batch *b)
+{
+    *b = (struct batch){.ids = r->ids, .pos = r->pos, .out_row = r->out_row, .n_list = 2 * r->layout.n_group};
+    for (int l = 0; l < b->n_list; l++)
+        b->list[l] = (struct attn_list){.item = r->item + (size_t)l * r->c.max_seqs,
+                                        .window = r->layout.window[l % r->layout.n_group]};
+}
+
+/* Rows that are nobody's, up to n. */
+static void pad(struct runner *r, struct batch *b, int n)
+{
+    for (; b->n < n; b->n++) {
+        r->ids[b->n] = r->pos[b->n] = 0;
+        r->out_row[b->n_out++] = b->n;
+    }
+}
+
+static int compute(struct runner *r, struct batch *b, struct err *e)
+{
+    struct backend *be = r->m->be;
+    int size = record_size(&r->record, b);
+    r->n_out = b->n_out;
+    if (size) pad(r, b, size);
+    be->ops->begin(be, b);
+    r->have_logits = size && be->ops->replay(be, b);
+    if (!r->have_logits) forward_run(&r->f, b);
+    /* Logits will be asked for, and waited for. */
+    return r->n_out && !r->ranks ? 0 : be->ops->sync(be, e);
+}
+
+/* A step of n rows and its logits: once for real, since the first call of a kernel may do more than launch
+ * it, and once to be kept. */
+static int record_step(struct runner *r, int n, struct err *e)
+{
+    struct backend *be = r->m->be;
+    struct batch b;
+    start_batch(r, &b);
+    pad(r, &b, n);
+    be->ops->begin(be, &b);
+    forward_run(&r->f, &b);
+    enqueue_logits(r, 0, n);
+    int status = be->ops->sync(be, e);
+    if (status || (status = be->ops->record(be, e))) return status;
+    forward_run(&r->f, &b);
+    enqueue_logits(r, 0, n);
+    return be->ops->record_end(be, n, e);
+}
+
+static int record_steps(struct runner *r, struct err *e)
+{
+    struct backend *be = r->m->be;
+    if (!be->ops->record) return 0;
+    struct record sizes;
+    double start = clock_s();
+    size_t before = be->ops->mem_available(be);
+    record_sizes(&sizes, r->c.max_seqs < logit_rows(&r->c) ? r->c.max_seqs : logit_rows(&r->c));
+    for (int i = sizes.n - 1; i >= 0; i--) { /* the largest first: it finds out what memory is needed */
+        int status = record_step(r, sizes.size[i], e);
+        if (status) return status;
+    }
+    r->record = sizes;
+    size_t after = be->ops->mem_available(be);
+    log_info("recorded decode steps of %d sizes up to %d sequences in %.2f s, %zu MiB", sizes.n,
+             sizes.size[sizes.n - 1], clock_s() - start, before > after ? (before - after) >> 20 : 0);
+    return 0;
+}
+
 int runner_open(struct model *m, const struct runner_config *config, struct runner **out, struct err *e)
 {
     const struct arch *a = &m->arch;
@@ -166,7 +253,7 @@ int runner_open(struct model *m, const struct runner_config *config, struct runn
     r->f.layout = &r->layout;
     r->f.rope_of[0] = a->rope_long && c->max_ctx > a->rope_long ? 1 : 0;
     r->f.rope_of[1] = a->rope_long ? r->f.rope_of[0] : a->n_rope - 1;
-    if (meet(r, e)) goto fail;
+    if (meet(r, e) || record_steps(r, e)) goto fail;
     *out = r;
     return 0;
 fail:
@@ -213,14 +300,6 @@ static int add_part(struct runner *r, struct batch *b, const struct rank_part *p
     return 0;
 }
 
-static void start_batch(struct runner *r, struct batch *b)
-{
-    *b = (struct batch){.ids = r->ids, .pos = r->pos, .out_row = r->out_row, .n_list = 2 * r->layout.n_group};
-    for (int l = 0; l < b->n_list; l++)
-        b->list[l] = (struct attn_list){.item = r->item + (size_t)l * r->c.max_seqs,
-                                        .window = r->layout.window[l % r->layout.n_group]};
-}
-
 /* Makes the batch of a plan, and the message to the workers. */
 static int build(struct runner *r, const struct batch_plan *p, struct batch *b, struct err *e)
 {
@@ -236,13 +315,6 @@ static int build(struct runner *r, const struct batch_plan *p, struct batch *b, 
         if (!status && r->ranks) status = ranks_add(r->ranks, &part, e);
     }
     return status;
-}
-
-static int compute(struct runner *r, const struct batch *b, struct err *e)
-{
-    r->n_out = b->n_out;
-    forward_run(&r->f, b);
-    return r->m->be->ops->sync(r->m->be, e);
 }
 
 /* The core cannot go on after an error that the workers do not share. */
@@ -266,21 +338,14 @@ int runner_forward(struct runner *r, const struct batch_plan *p, struct err *e)
 
 int runner_logits_max(const struct runner *r) { return logit_rows(&r->c); }
 
-/* Of rows of the last step, into r->logits. */
-static int compute_logits(struct runner *r, int row, int n, struct err *e)
+/* Logits of rows of the last step, which begin at *logits: in r->logits, where a recorded step has left all
+ * of them. */
+static int compute_logits(struct runner *r, int row, int n, float **logits, struct err *e)
 {
-    const struct arch *a = &r->m->arch;
-    const struct share *vocab = &r->m->split.vocab;
-    struct backend *be = r->m->be;
     if (row < 0 || n < 1 || n > runner_logits_max(r) || row > r->n_out - n)
         return err_set(e, ERR_INVALID, "runner: logits of rows %d to %d of %d", row, row + n, r->n_out);
-    const char *h = r->f.h;
-    float *y = r->ranks ? r->share : r->logits;
-    be->ops->linear(be, h + (size_t)row * a->dim * r->f.mat_size, n,
-                    &(struct linear_out){r->m->head, NULL, y, vocab->take}, 1);
-    if (a->logit_scale != 1 || a->logit_cap > 0)
-        be->ops->scale_cap(be, y, (int64_t)n * vocab->take, a->logit_scale, a->logit_cap);
-    if (r->ranks) be->ops->all_gather(be, y, n, vocab->take, r->logits);
+    *logits = r->logits + (r->have_logits ? (size_t)row * r->m->arch.vocab : 0);
+    if (!r->have_logits) enqueue_logits(r, row, n);
     return 0;
 }
 
@@ -288,9 +353,10 @@ int runner_logits(struct runner *r, int row, int n, float **logits, struct err *
 {
     struct backend *be = r->m->be;
     int status = r->ranks ? ranks_tell(r->ranks, RANK_LOGITS, row, n, e) : 0;
-    if (!status) status = compute_logits(r, row, n, e);
+    float *at = NULL;
+    if (!status) status = compute_logits(r, row, n, &at, e);
     if (!status && !be->host)
-        be->ops->mem_read(be, r->host_logits, r->logits, (size_t)n * r->m->arch.vocab * sizeof(float));
+        be->ops->mem_read(be, r->host_logits, at, (size_t)n * r->m->arch.vocab * sizeof(float));
     if (!status) status = be->ops->sync(be, e);
     *logits = r->host_logits;
     return told(r, status, e);
@@ -303,8 +369,9 @@ int runner_draw(struct runner *r, int row, int n, const struct sample_row *how,
 {
     struct backend *be = r->m->be;
     int status = r->ranks ? ranks_tell(r->ranks, RANK_LOGITS, row, n, e) : 0;
-    if (!status) status = compute_logits(r, row, n, e);
-    if (!status) *out = be->ops->sample(be, r->logits, r->m->arch.vocab, how, n);
+    float *at = NULL;
+    if (!status) status = compute_logits(r, row, n, &at, e);
+    if (!status) *out = be->ops->sample(be, at, r->m->arch.vocab, how, n);
     if (!status) status = be->ops->sync(be, e);
     return told(r, status, e);
 }
@@ -335,7 +402,7 @@ int runner_follow(struct runner *r, bool *stop, struct err *e)
     switch (h.kind) {
     case RANK_STEP: return follow_step(r, h.n_part, e);
     case RANK_LOGITS:
-        status = compute_logits(r, h.row, h.n, e);
+        status = compute_logits(r, h.row, h.n, &(float *){NULL}, e);
         return status ? status : r->m->be->ops->sync(r->m->be, e);
     case RANK_PING: return 0;
     case RANK_STOP: *stop = true; return 0;

@@ -11,7 +11,8 @@ struct runner_config {
     int n_block, block_size; /* KV pool */
     int max_batch_tokens, max_seqs, max_ctx;
     enum dtype kv_type;
-    int n_rank; /* of the model; 0 is 1. For runner_measure: runner_open knows */
+    int logit_rows; /* logits of so many rows at a time; 0 is 32 */
+    int n_rank;     /* of the model; 0 is 1. For runner_measure: runner_open knows */
 };
 struct runner;
 

@@ -15,9 +15,6 @@ struct backend *ref_backend(void); /* scalar oracle; stateless, one thread */
  */
 int cpu_backend_open(struct pool *pool, enum cpu_isa isa, struct backend **out, struct err *e);
 struct comm;
-/* Before anything else is asked of it: makes be one rank of a model. comm is borrowed, and is used by the
- * thread that calls the ops. */
-int cpu_backend_join(struct backend *be, struct comm *comm, struct err *e);
 
 /* The back end of a device: "cpu", "cuda" or "cuda:N" (which takes the module inferd_cuda), or "auto": CUDA
  * where module and device are there, else the CPU, with a line in the log where the module is there and

@@ -18,7 +18,7 @@ struct row_run {
 static void run_norm(void *arg)
 {
     struct row_run *r = arg;
-    r->be->ops->add_norm(r->be, &(struct norm_args){r->rows, DIM, r->x, r->y, 0, NULL, r->w,
+    r->be->ops->add_norm(r->be, &(struct norm_args){r->rows, DIM, r->x, r->y, false, 0, NULL, r->w,
                                                     r->y + (size_t)r->rows * DIM, 1e-6f});
 }
 

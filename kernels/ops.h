@@ -26,6 +26,7 @@ extern "C" {
 #endif
 
 struct backend;
+struct comm;
 struct weight;   /* a packed matrix [n_out][n_in], opaque; owned by the caller through weight_free */
 struct kv_store; /* the KV cache's memory, opaque; owned by the caller through kv_free */
 
@@ -46,8 +47,10 @@ struct linear_out {
  * y = pre_w ? rmsnorm(x) * pre_w : x.  rmsnorm(v) = v / sqrt(mean(v^2) + eps)   (Zhang & Sennrich 2019) */
 struct norm_args {
     int n, dim;
-    float *x;           /* [n][dim] residual stream, updated in place */
-    const float *delta; /* [n][dim] or NULL */
+    float *x;     /* [n][dim] residual stream, updated in place */
+    float *delta; /* [n][dim] or NULL */
+    bool reduce; /* delta is this rank's part: first it becomes the sum over the ranks, as all_reduce makes it
+                  */
     float scale;
     const float *post_w; /* [dim] or NULL */
     const float *pre_w;  /* [dim] or NULL */
@@ -203,6 +206,9 @@ struct ops {
     void (*attn)(struct backend *, const struct attn_args *);
     /* x[i] = cap * tanh(x[i] * scale / cap), or x[i] * scale when cap is 0: final logits */
     void (*scale_cap)(struct backend *, float *x, int64_t n, float scale, float cap);
+    /* Makes the back end one of several ranks, before any weight is packed: sets backend.rank and size. comm
+     * (comm/comm.h) is borrowed and must outlive the back end. NULL where there can be only one. */
+    int (*join)(struct backend *, struct comm *comm, struct err *);
     /* Between the ranks of one model (backend.size of them; not called when it is 1). all_reduce: x becomes
      * the sum over the ranks, taken in their order, so with equal bits on each. all_gather: all[i] = the
      * ranks' part[i] one after another;  part [n][len], all [n][size * len] */

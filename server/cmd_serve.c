@@ -50,8 +50,8 @@ static int load(struct serve *s, struct err *e)
         return err_set(e, ERR_IO, "%s: the model could not make its first token", s->l.path);
     status = server_attach(s->server, s->l.engine, s->l.model, s->l.tmpl, e);
     if (!status)
-        log_info("ready after %.2f s: %s on http://%s:%d", clock_s() - start, s->l.model->name, s->l.opt.host,
-                 server_port(s->server));
+        log_info("ready after %.2f s: %s on http://%s:%d (%s, %s)", clock_s() - start, s->l.model->name,
+                 s->l.opt.host, server_port(s->server), s->l.backend->name, s->l.backend->isa);
     return status;
 }
 

@@ -101,7 +101,7 @@ static int open_rank(struct launch *l, enum cpu_isa isa, struct err *e)
     int threads = (l->opt.threads ? l->opt.threads : pool_cpus()) / l->sharers;
     int status = pool_open(threads > 1 ? threads : 1, &l->pool, e);
     if (!status) status = cpu_backend_open(l->pool, isa, &l->backend, e);
-    return status ? status : cpu_backend_join(l->backend, l->comm, e);
+    return status ? status : l->backend->ops->join(l->backend, l->comm, e);
 }
 
 int launch_backend(struct launch *l, struct err *e)
@@ -196,9 +196,9 @@ int launch_engine_config(const struct launch *l, struct engine_config *c, struct
     if (o->block_size < 8 || o->block_size > 1024 || (o->block_size & (o->block_size - 1)))
         return err_param(e, ERR_INVALID, "block-size",
                          "--block-size: must be a power of two between 8 and 1024");
-    if (!(o->gpu_memory_utilization > 0 && o->gpu_memory_utilization <= 1))
+    if (!(o->gpu_memory_utilization >= 0 && o->gpu_memory_utilization <= 1))
         return err_param(e, ERR_INVALID, "gpu-memory-utilization",
-                         "--gpu-memory-utilization: must be above 0 and at most 1");
+                         "--gpu-memory-utilization: must be at most 1, or 0 for the default");
     if (parse_kv_type(o->kv_cache_dtype, &c->kv_type))
         return err_param(e, ERR_INVALID, "kv-cache-dtype",
                          "--kv-cache-dtype: must be auto, float32, float16, bfloat16, int8 or fp8");
@@ -214,6 +214,8 @@ int launch_engine_config(const struct launch *l, struct engine_config *c, struct
     c->n_block = o->num_kv_blocks;
     c->kv_bytes = (size_t)o->kv_cache_memory_bytes;
     c->memory_fraction = o->gpu_memory_utilization;
+    if (!(c->memory_fraction > 0)) c->memory_fraction = l->backend->host ? 0.5 : 0.9;
+    if (!l->backend->host) c->logit_rows = c->max_num_seqs; /* a step's, so that it is recorded whole */
     c->prefix_cache = o->enable_prefix_caching;
     c->max_queue = o->max_queue;
     c->watchdog_s = o->watchdog_timeout;

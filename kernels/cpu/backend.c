@@ -47,6 +47,7 @@ static void add_norm_rows(const struct rows *r, int64_t r0, int64_t r1)
 static void add_norm(struct backend *be, const struct norm_args *a)
 {
     struct rows r = {.fn = add_norm_rows, .args = a, .n = a->n};
+    if (a->reduce) cpu_all_reduce(be, a->delta, (size_t)a->n * a->dim);
     run_rows(be, &r, a->dim);
 }
 
@@ -171,6 +172,7 @@ int cpu_backend_open(struct pool *pool, enum cpu_isa isa, struct backend **out, 
         .qkv_prep = qkv_prep,
         .attn = cpu_attn,
         .scale_cap = scale_cap,
+        .join = cpu_join,
         .all_reduce = cpu_all_reduce,
         .all_gather = cpu_all_gather,
         .sync = cpu_sync,

@@ -42,6 +42,7 @@ void cpu_linear_glu(struct backend *, const void *x, int n, const struct weight 
                     const struct weight *up, enum act act, void *y);
 
 /* ranks.c */
+int cpu_join(struct backend *, struct comm *comm, struct err *e);
 void cpu_all_reduce(struct backend *, float *x, size_t n);
 void cpu_all_gather(struct backend *, const float *part, int n, int len, float *all);
 int cpu_sync(struct backend *, struct err *);

@@ -7,7 +7,7 @@
 /* Floats that all_gather receives at a time. Larger rows come one by one, straight to their places. */
 #define GATHER ((size_t)1 << 18)
 
-int cpu_backend_join(struct backend *base, struct comm *comm, struct err *e)
+int cpu_join(struct backend *base, struct comm *comm, struct err *e)
 {
     struct cpu_backend *be = cpu_of(base);
     if (!(be->gathered = malloc(GATHER * sizeof *be->gathered)))

@@ -102,11 +102,11 @@ static void close_device(struct backend *be)
 
 static const struct ops table = {
     /* in the order of ops.h: C++17 has no names here */
-    mem_alloc,      mem_free,       mem_write,     mem_read,      mem_available, cu_weight_pack,
-    cu_weight_free, cu_weight_info, cu_kv_alloc,   cu_kv_free,    reserve,       cu_begin,
-    cu_embed,       cu_gather,      cu_linear,     cu_linear_glu, cu_add_norm,   cu_row_norm,
-    cu_rope_angles, cu_qkv_prep,    cu_attn,       cu_scale_cap,  NULL,          NULL,
-    cu_sample,      cu_record,      cu_record_end, cu_replay,     sync_stream,   close_device,
+    mem_alloc,      mem_free,      mem_write,    mem_read,    mem_available,  cu_weight_pack, cu_weight_free,
+    cu_weight_info, cu_kv_alloc,   cu_kv_free,   reserve,     cu_begin,       cu_embed,       cu_gather,
+    cu_linear,      cu_linear_glu, cu_add_norm,  cu_row_norm, cu_rope_angles, cu_qkv_prep,    cu_attn,
+    cu_scale_cap,   NULL,          NULL,         NULL,        cu_sample,      cu_record,      cu_record_end,
+    cu_replay,      sync_stream,   close_device,
 };
 
 static int open_device(const struct cuda_options *o, struct backend **out, struct err *e)

@@ -72,7 +72,7 @@ struct group *group_open(const char *path, const struct group_config *c)
         *k = (struct member){.group = g, .rank = i, .comm = comm[i]};
         ck_assert_msg(!pool_open(1 + i % 2, &k->pool, &e), "%s", e.msg);
         ck_assert_msg(!cpu_backend_open(k->pool, c->isa, &k->be, &e), "%s", e.msg);
-        ck_assert_msg(!cpu_backend_join(k->be, k->comm, &e), "%s", e.msg);
+        ck_assert_msg(!k->be->ops->join(k->be, k->comm, &e), "%s", e.msg);
         if (i) ck_assert_int_eq(pthread_create(&k->thread, NULL, member_main, k), 0);
     }
     return g;

@@ -1,4 +1,5 @@
 #include "engine_bench.h"
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,11 +18,36 @@ void engine_bench_init(struct engine_bench *b, bool latency)
     b->output_len = 128;
 }
 
+struct times {       /* seconds */
+    double all;      /* until the last request's end */
+    double ttft;     /* until the first token of the one submitted last */
+    double per_step; /* of a decode step of all requests; 0 with less than four tokens */
+};
+
+/* Waits for the request submitted last. From its first token on all requests decode, and until half of its
+ * answer is there none has ended, if the prompts took no more steps than that. */
+static void watch_last(struct request *r, int output_len, double start, struct times *t,
+                       struct out_batch *out)
+{
+    double first = 0;
+    int n = 0, seen = 0; /* tokens; those that came with the first */
+    *out = (struct out_batch){0};
+    while (!request_take(r, out, -1) || !out->done) {
+        int before = n;
+        n += out->n_tok;
+        if (n && !seen) first = clock_s(), seen = n;
+        if (before < output_len / 2 && n >= output_len / 2 && n > seen)
+            t->per_step = (clock_s() - first) / (n - seen);
+    }
+    t->ttft = (seen ? first : clock_s()) - start;
+}
+
 /* n requests of random tokens, submitted together and waited for. Prompts are new each time, so that no
  * prefix is cached. */
 static int run_batch(const struct engine_bench *b, struct engine *en, int vocab, int n, uint64_t *random,
-                     bool progress, double *seconds, struct err *e)
+                     bool progress, struct times *t, struct err *e)
 {
+    *t = (struct times){0};
     struct request **req = calloc((size_t)n, sizeof *req);
     int32_t *prompt = malloc((size_t)b->input_len * sizeof *prompt);
     int status = req && prompt ? 0 : err_set(e, ERR_NOMEM, "out of memory");
@@ -38,12 +64,15 @@ static int run_batch(const struct engine_bench *b, struct engine *en, int vocab,
     for (int i = 0; !status && i < n; i++) status = engine_submit(en, req[i], e);
     for (int i = 0; !status && i < n; i++) {
         struct out_batch out = {0};
-        while (!request_take(req[i], &out, -1) || !out.done) {}
+        if (!i) /* the others' tokens wait meanwhile */
+            watch_last(req[n - 1], b->output_len, start, t, &out);
+        else
+            while (!request_take(req[i - 1], &out, -1) || !out.done) {}
         if (out.finish != FINISH_LENGTH)
             status = err_set(e, ERR_IO, "a request ended early: %s", out.error.msg);
         if (progress) log_progress("requests", i + 1, n);
     }
-    *seconds = clock_s() - start;
+    t->all = clock_s() - start;
     for (int i = 0; req && i < n; i++) {
         if (req[i] && status) engine_cancel(en, req[i]);
         if (req[i]) request_release(req[i]);
@@ -54,45 +83,74 @@ static int run_batch(const struct engine_bench *b, struct engine *en, int vocab,
     return status;
 }
 
-static int run_latency(const struct engine_bench *b, struct engine *en, int vocab, struct err *e)
+static void put_list(struct buf *json, const char *name, const struct times *t, int n, size_t field)
+{
+    buf_fmt(json, ", \"%s\": [", name);
+    for (int i = 0; i < n; i++)
+        buf_fmt(json, "%s%.9g", i ? ", " : "", *(const double *)((const char *)&t[i] + field));
+    buf_str(json, "]");
+}
+
+static double median(const struct times *t, int n, size_t field, double *scratch)
+{
+    for (int i = 0; i < n; i++) scratch[i] = *(const double *)((const char *)&t[i] + field);
+    result_sort(scratch, n);
+    return result_percentile(scratch, n, 50);
+}
+
+static int report_latency(const struct engine_bench *b, const struct times *t, double *scratch, struct err *e)
 {
     static const int percents[] = {10, 25, 50, 75, 90, 99};
-    double *t = calloc((size_t)b->iterations, sizeof *t), ignored, sum = 0;
-    uint64_t random = b->seed;
+    int n = b->iterations, status = 0;
+    double sum = 0, ttft = median(t, n, offsetof(struct times, ttft), scratch),
+           step = median(t, n, offsetof(struct times, per_step), scratch);
     struct buf json = {0};
-    int status = t ? 0 : err_set(e, ERR_NOMEM, "out of memory");
+    for (int i = 0; i < n; i++) sum += t[i].all;
+    buf_fmt(&json, "{\"avg_latency\": %.9g", sum / n);
+    put_list(&json, "latencies", t, n, offsetof(struct times, all));
+    put_list(&json, "ttfts", t, n, offsetof(struct times, ttft));
+    put_list(&json, "steps", t, n, offsetof(struct times, per_step));
+    buf_fmt(&json, ", \"median_ttft\": %.9g, \"median_step\": %.9g, \"percentiles\": {", ttft, step);
+    printf("Avg latency: %.6f seconds\n", sum / n);
+    (void)median(t, n, offsetof(struct times, all), scratch);
+    for (int i = 0; i < 6; i++) {
+        double v = result_percentile(scratch, n, percents[i]);
+        printf("%d%% percentile latency: %.6f seconds\n", percents[i], v);
+        buf_fmt(&json, "%s\"%d\": %.9g", i ? ", " : "", percents[i], v);
+    }
+    printf("Median time to the last request's first token: %.6f seconds\n", ttft);
+    if (step > 0) printf("Median decode step of %d requests: %.6f seconds\n", b->batch_size, step);
+    buf_str(&json, "}}\n");
+    if (b->json) status = file_write(b->json, &json, false, e);
+    buf_free(&json);
+    return status;
+}
+
+static int run_latency(const struct engine_bench *b, struct engine *en, int vocab, struct err *e)
+{
+    struct times *t = calloc((size_t)b->iterations, sizeof *t), ignored;
+    double *scratch = calloc((size_t)b->iterations, sizeof *scratch);
+    uint64_t random = b->seed;
+    int status = t && scratch ? 0 : err_set(e, ERR_NOMEM, "out of memory");
     for (int i = 0; !status && i < b->warmup; i++)
         status = run_batch(b, en, vocab, b->batch_size, &random, false, &ignored, e);
     for (int i = 0; !status && i < b->iterations; i++) {
         status = run_batch(b, en, vocab, b->batch_size, &random, false, &t[i], e);
-        sum += t[i];
         log_progress("iterations", i + 1, b->iterations);
     }
-    if (!status) {
-        buf_fmt(&json, "{\"avg_latency\": %.9g, \"latencies\": [", sum / b->iterations);
-        for (int i = 0; i < b->iterations; i++) buf_fmt(&json, "%s%.9g", i ? ", " : "", t[i]);
-        buf_str(&json, "], \"percentiles\": {");
-        result_sort(t, b->iterations);
-        printf("Avg latency: %.6f seconds\n", sum / b->iterations);
-        for (int i = 0; i < 6; i++) {
-            double v = result_percentile(t, b->iterations, percents[i]);
-            printf("%d%% percentile latency: %.6f seconds\n", percents[i], v);
-            buf_fmt(&json, "%s\"%d\": %.9g", i ? ", " : "", percents[i], v);
-        }
-        buf_str(&json, "}}\n");
-        if (b->json) status = file_write(b->json, &json, false, e);
-    }
-    buf_free(&json);
+    if (!status) status = report_latency(b, t, scratch, e);
+    free(scratch);
     free(t);
     return status;
 }
 
 static int run_throughput(const struct engine_bench *b, struct engine *en, int vocab, struct err *e)
 {
-    double seconds;
+    struct times t;
     uint64_t random = b->seed;
-    int status = run_batch(b, en, vocab, b->num_prompts, &random, true, &seconds, e);
+    int status = run_batch(b, en, vocab, b->num_prompts, &random, true, &t, e);
     if (status) return status;
+    double seconds = t.all;
     long long in = (long long)b->num_prompts * b->input_len, out = (long long)b->num_prompts * b->output_len;
     double requests = b->num_prompts / seconds, tokens = (double)(in + out) / seconds;
     printf("Throughput: %.2f requests/s, %.2f total tokens/s, %.2f output tokens/s\n", requests, tokens,

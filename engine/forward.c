@@ -1,4 +1,33 @@
 #include "forward.h"
+#include <string.h>
+
+size_t forward_place(struct forward *f, const struct arch *a, int n_row, enum dtype mat, char *arena)
+{
+    size_t n = (size_t)n_row, q = (size_t)a->n_head * a->head_dim, kv = (size_t)a->n_kv_head * a->head_dim,
+           m = (size_t)dtype_info(mat)->bytes, s = sizeof(float), at = 0;
+    struct {
+        void *to;
+        size_t bytes;
+    } part[] = {{&f->x, n * a->dim * s},
+                {&f->delta, n * a->dim * s},
+                {&f->h, n * a->dim * m},
+                {&f->q, n * q * s},
+                {&f->k, n * kv * s},
+                {&f->v, n * kv * s},
+                {&f->att, n * q * m},
+                {&f->ff, n * a->ffn_dim * m},
+                {&f->cs[0], n * a->rope[0].rot * s},
+                {&f->cs[1], n * (a->n_rope > 1 ? a->rope[1].rot : 0) * s},
+                {&f->inv_freq[0], ROPE_MAX_HALF * s},
+                {&f->inv_freq[1], ROPE_MAX_HALF * s}};
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
+        char *p = arena + at;
+        if (arena) memcpy(part[i].to, &p, sizeof p);
+        at += (part[i].bytes + 255) & ~(size_t)255;
+    }
+    if (arena) f->mat_size = m;
+    return at;
+}
 
 /* One RMS norm with everything around it: x += branch, then h = norm(x). The branch, its own norm and the
  * next norm are all optional. */

@@ -18,6 +18,9 @@ struct forward { /* set up once by the runner */
     float *cs[2];     /* [n][rot] of each rope */
     float *inv_freq[2];
 };
+/* Places the activations of n rows, each at a 256-byte border, from arena on; with arena NULL nothing is set.
+ * Returns their bytes. */
+size_t forward_place(struct forward *f, const struct arch *a, int n_row, enum dtype mat, char *arena);
 /* Computes the batch, after the back end's begin, and leaves the normed final states of its out_row in f->h
  * [n_out][dim]. Of the batch's lists the first half are the groups' rows, the second half only those rows of
  * them that are in out_row. */

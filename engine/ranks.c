@@ -127,28 +127,30 @@ static int exchange(struct comm *comm, const struct place *own, struct place all
     return comm_all_gather(comm, &named, sizeof named, all, e);
 }
 
-int ranks_share_cpus(struct comm *comm, int *n, struct err *e)
+int ranks_place(struct comm *comm, int *sharers, int *local, struct err *e)
 {
     struct place own = {0}, all[COMM_MAX_RANKS];
     sched_getaffinity(0, sizeof own.cpus, &own.cpus);
     int status = exchange(comm, &own, all, e);
-    *n = 0;
-    for (int i = 0, me = comm_rank(comm); i < comm_size(comm) && !status; i++)
-        *n += !memcmp(&all[i], &all[me], sizeof own);
+    *sharers = *local = 0;
+    for (int i = 0, me = comm_rank(comm); i < comm_size(comm) && !status; i++) {
+        *sharers += !memcmp(&all[i], &all[me], sizeof own);
+        *local += i < me && !strcmp(all[i].host, all[me].host);
+    }
     return status;
 }
 
-int ranks_memory(struct comm *comm, size_t *bytes, struct err *e)
+int ranks_memory(struct comm *comm, struct backend *be, size_t *bytes, struct err *e)
 {
     struct place own = {0}, all[COMM_MAX_RANKS];
     int size = comm_size(comm), status = comm_barrier(comm, e); /* when everybody's weights are there */
     if (status) return status;
-    own.available = memory_available();
+    own.available = be->ops->mem_available(be);
     if ((status = exchange(comm, &own, all, e))) return status;
     *bytes = SIZE_MAX;
     for (int i = 0; i < size; i++) {
-        uint64_t sharers = 0;
-        for (int k = 0; k < size; k++) sharers += !strcmp(all[i].host, all[k].host);
+        uint64_t sharers = 1;
+        for (int k = 0; k < size && be->host; k++) sharers += k != i && !strcmp(all[i].host, all[k].host);
         size_t share = (size_t)(all[i].available / sharers);
         if (share < *bytes) *bytes = share;
     }

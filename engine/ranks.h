@@ -52,9 +52,9 @@ int ranks_next(struct ranks *r, struct rank_part *p, struct err *e);
 
 /* A worker's whole life, on the calling thread: 0 after STOP, else the reason why the group is over. */
 int ranks_follow(struct model *m, struct err *e);
-/* How many ranks run on exactly the cores that this one may run on, this one counted. Every rank calls this
- * once. */
-int ranks_share_cpus(struct comm *comm, int *n, struct err *e);
-/* Memory that this rank may count on, so that all can have equal pools: the least share of any host's
- * available memory. Every rank calls this once, when its weights are loaded. */
-int ranks_memory(struct comm *comm, size_t *bytes, struct err *e);
+/* Where this rank is: how many ranks run on exactly the cores that this one may run on, this one counted, and
+ * how many of lower rank are on its host. Every rank calls this once. */
+int ranks_place(struct comm *comm, int *sharers, int *local, struct err *e);
+/* Memory that every rank may count on, so that all can have equal pools: the least of any device, or of any
+ * host's memory the share of a rank there. Every rank calls this once, when its weights are loaded. */
+int ranks_memory(struct comm *comm, struct backend *be, size_t *bytes, struct err *e);

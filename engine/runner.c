@@ -44,38 +44,14 @@ static int logit_rows(const struct runner_config *c)
     return c->max_batch_tokens < most ? c->max_batch_tokens : most;
 }
 
-/* The activations, as parts of one allocation: with arena NULL only measured. Parts begin at 256-byte
- * borders. */
+/* Activations and logits in one allocation; with arena NULL only measured. */
 static size_t carve(const struct arch *a, const struct runner_config *c, enum dtype mat, char *arena,
                     struct forward *f, float **logits, float **share)
 {
-    size_t rows = (size_t)logit_rows(c), ranks = c->n_rank > 1 ? (size_t)c->n_rank : 0;
-    size_t n = (size_t)c->max_batch_tokens, q = (size_t)a->n_head * a->head_dim,
-           kv = (size_t)a->n_kv_head * a->head_dim, m = (size_t)dtype_info(mat)->bytes, s = sizeof(float),
-           at = 0;
-    struct {
-        void *to;
-        size_t bytes;
-    } part[] = {{&f->x, n * a->dim * s},
-                {&f->delta, n * a->dim * s},
-                {&f->h, n * a->dim * m},
-                {&f->q, n * q * s},
-                {&f->k, n * kv * s},
-                {&f->v, n * kv * s},
-                {&f->att, n * q * m},
-                {&f->ff, n * a->ffn_dim * m},
-                {&f->cs[0], n * a->rope[0].rot * s},
-                {&f->cs[1], n * (a->n_rope > 1 ? a->rope[1].rot : 0) * s},
-                {&f->inv_freq[0], ROPE_MAX_HALF * s},
-                {&f->inv_freq[1], ROPE_MAX_HALF * s},
-                {logits, rows * a->vocab * s},
-                {share, ranks ? rows * a->vocab / ranks * s : 0}};
-    for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
-        char *p = arena + at;
-        if (arena) memcpy(part[i].to, &p, sizeof p);
-        at += (part[i].bytes + 255) & ~(size_t)255;
-    }
-    return at;
+    size_t rows = (size_t)logit_rows(c) * a->vocab * sizeof(float),
+           at = forward_place(f, a, c->max_batch_tokens, mat, arena);
+    if (arena) *logits = (float *)(void *)(arena + at), *share = (float *)(void *)(arena + at + rows);
+    return at + rows + (c->n_rank > 1 ? rows / (size_t)c->n_rank : 0);
 }
 
 static int check_config(const struct runner_config *c, struct err *e)
@@ -215,8 +191,9 @@ static int record_steps(struct runner *r, struct err *e)
     }
     r->record = sizes;
     size_t after = be->ops->mem_available(be);
-    log_info("recorded decode steps of %d sizes up to %d sequences in %.2f s, %zu MiB", sizes.n,
-             sizes.size[sizes.n - 1], clock_s() - start, before > after ? (before - after) >> 20 : 0);
+    if (!r->m->split.rank)
+        log_info("recorded decode steps of %d sizes up to %d sequences in %.2f s, %zu MiB", sizes.n,
+                 sizes.size[sizes.n - 1], clock_s() - start, before > after ? (before - after) >> 20 : 0);
     return 0;
 }
 
@@ -248,7 +225,6 @@ int runner_open(struct model *m, const struct runner_config *config, struct runn
                                  .n_list = 2 * r->layout.n_group,
                                  .block_size = c->block_size};
     if (m->be->ops->reserve(m->be, &limits, e)) goto fail;
-    r->f.mat_size = (size_t)dtype_info(m->be->mat)->bytes;
     r->f.m = m;
     r->f.layout = &r->layout;
     r->f.rope_of[0] = a->rope_long && c->max_ctx > a->rope_long ? 1 : 0;

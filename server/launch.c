@@ -91,29 +91,27 @@ int launch_find(struct launch *l, struct err *e)
     return status;
 }
 
-/* Ranks are computed by the CPU. Those on the same cores share --threads, or what the cores allow. */
-static int open_rank(struct launch *l, enum cpu_isa isa, struct err *e)
-{
-    const char *device = l->opt.device;
-    if (strcmp(device, "auto") && strcmp(device, "cpu"))
-        return err_param(e, ERR_UNSUPPORTED, "device", "--device %.40s: several ranks run on the CPU only",
-                         device);
-    int threads = (l->opt.threads ? l->opt.threads : pool_cpus()) / l->sharers;
-    int status = pool_open(threads > 1 ? threads : 1, &l->pool, e);
-    if (!status) status = cpu_backend_open(l->pool, isa, &l->backend, e);
-    return status ? status : l->backend->ops->join(l->backend, l->comm, e);
-}
-
 int launch_backend(struct launch *l, struct err *e)
 {
+    const char *device = l->opt.device;
+    char own[32];
     enum cpu_isa isa;
     if (cpu_isa_parse(l->opt.cpu_isa, &isa))
         return err_param(e, ERR_INVALID, "cpu-isa",
                          "--cpu-isa: must be auto, scalar, avx2, avx512, vnni or bf16");
-    if (l->comm) return open_rank(l, isa, e);
-    int status = pool_open(l->opt.threads, &l->pool, e);
+    int threads = l->opt.threads;
+    if (l->comm) { /* ranks on the same cores share them; on GPUs each has one */
+        threads = (threads ? threads : pool_cpus()) / l->sharers;
+        if (threads < 1) threads = 1;
+        snprintf(own, sizeof own, "cuda:%d", l->local);
+        device = strcmp(device, "cuda") ? !strcmp(device, "auto") ? "cpu" : device : own;
+        if (!strncmp(l->opt.device, "cuda:", 5))
+            return err_param(e, ERR_INVALID, "device",
+                             "--device: several ranks take a device each: say cuda");
+    }
+    int status = pool_open(threads, &l->pool, e);
     if (status) return status;
-    struct device_config c = {.device = l->opt.device,
+    struct device_config c = {.device = device,
                               .isa = isa,
                               .pool = l->pool,
                               .deterministic = l->opt.deterministic,
@@ -123,10 +121,23 @@ int launch_backend(struct launch *l, struct err *e)
     return backend_open(&c, &l->backend, e);
 }
 
+/* Ranks that are threads begin here, since to join may take all of them. */
+static int join_ranks(struct launch *l, bool alone, struct err *e)
+{
+    if (!l->comm) return 0;
+    if (alone && !l->backend->host)
+        return err_param(e, ERR_UNSUPPORTED, "device", "--device %.40s: several ranks are checked on the CPU",
+                         l->opt.device);
+    int status = alone ? 0 : launch_workers(l, e);
+    return status ? status : l->backend->ops->join(l->backend, l->comm, e);
+}
+
 int launch_model(struct launch *l, bool metadata_only, const volatile int *cancel, struct err *e)
 {
     const char *kept = l->opt.quantization_cache;
     struct buf folder = {0};
+    int status = join_ranks(l, metadata_only, e);
+    if (status) return status;
     if (kept && !strcmp(kept, "auto")) {
         cache_folder("quantized", &folder);
         kept = folder.data;
@@ -143,8 +154,7 @@ int launch_model(struct launch *l, bool metadata_only, const volatile int *cance
                                .no_tokenizer = l->backend->rank > 0,
                                .comm = metadata_only ? NULL : l->comm,
                                .cancel = cancel};
-    int status = metadata_only ? 0 : launch_workers(l, e);
-    if (!status) status = model_load(l->path, l->backend, &mo, &l->model, e);
+    status = model_load(l->path, l->backend, &mo, &l->model, e);
     buf_free(&folder);
     return status;
 }
@@ -204,7 +214,7 @@ int launch_engine_config(const struct launch *l, struct engine_config *c, struct
                          "--kv-cache-dtype: must be auto, float32, float16, bfloat16, int8 or fp8");
     if (c->kv_type == DT_COUNT) c->kv_type = l->backend->kv_type;
     c->n_rank = l->backend->size;
-    c->available = l->backend->ops->mem_available(l->backend) / (size_t)c->n_rank;
+    c->available = l->backend->ops->mem_available(l->backend) / (l->backend->host ? (size_t)c->n_rank : 1);
     c->max_model_len = (int)o->max_model_len;
     if (o->max_num_seqs) c->max_num_seqs = o->max_num_seqs;
     c->max_batch_tokens = o->max_num_batched_tokens;
@@ -228,7 +238,7 @@ int launch_engine(struct launch *l, struct err *e)
 {
     struct engine_config c;
     int status = launch_engine_config(l, &c, e);
-    if (!status && l->comm) status = ranks_memory(l->comm, &c.available, e);
+    if (!status && l->comm) status = ranks_memory(l->comm, l->backend, &c.available, e);
     if (status) return status;
     if (!l->metrics && !(l->metrics = metrics_new())) return err_set(e, ERR_NOMEM, "out of memory");
     return engine_open(l->model, l->pool, &c, l->metrics, &l->engine, e);

@@ -12,6 +12,7 @@ struct launch {
     struct comm *comm;          /* the way to the model's other ranks, or NULL */
     struct workers *workers;    /* ranks that are threads of this process, or NULL */
     int sharers;                /* ranks that compute on the same cores, this one counted */
+    int local;                  /* ranks below this one on its host: the number of its device */
     const volatile int *cancel; /* of a worker's loading */
     struct pool *pool;
     struct backend *backend;

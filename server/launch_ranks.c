@@ -32,8 +32,8 @@ static int open_threads(struct launch *l, int size, struct err *e)
     l->comm = rank[0];
     l->sharers = size;
     for (w->n = 0; w->n < size - 1; w->n++)
-        w->worker[w->n].l =
-            (struct launch){.opt = l->opt, .path = l->path, .comm = rank[w->n + 1], .sharers = size};
+        w->worker[w->n].l = (struct launch){
+            .opt = l->opt, .path = l->path, .comm = rank[w->n + 1], .sharers = size, .local = w->n + 1};
     return 0;
 }
 
@@ -47,7 +47,7 @@ static int join_processes(struct launch *l, int wanted, struct err *e)
         snprintf(what, sizeof what, "it is %d, but mpirun or srun started %d processes", wanted, size);
         return mismatch(what, e);
     }
-    return ranks_share_cpus(l->comm, &l->sharers, e);
+    return ranks_place(l->comm, &l->sharers, &l->local, e);
 }
 
 int launch_ranks(struct launch *l, bool processes, struct err *e)
@@ -67,7 +67,7 @@ int launch_work(struct launch *l, const volatile int *cancel, struct err *e)
     size_t memory;
     int status = launch_backend(l, e);
     if (!status) status = launch_model(l, false, cancel, e);
-    if (!status) status = ranks_memory(l->comm, &memory, e);
+    if (!status) status = ranks_memory(l->comm, l->backend, &memory, e);
     if (!status) status = ranks_follow(l->model, e);
     if (status) comm_abort(l->comm, e);
     return status;

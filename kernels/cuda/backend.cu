@@ -44,6 +44,7 @@ static void mem_write(struct backend *be, void *dst, const void *src, size_t byt
 static void mem_read(struct backend *be, void *dst, const void *src, size_t bytes)
 {
     struct cuda *c = cuda_of(be);
+    cu_comm_wait(c); /* the copy itself would wait without an end for a rank that is gone */
     CU(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, c->stream));
     CU(c, cudaStreamSynchronize(c->stream));
 }
@@ -70,7 +71,7 @@ static int reserve(struct backend *be, const struct step_limits *l, struct err *
 static int sync_stream(struct backend *be, struct err *e)
 {
     struct cuda *c = cuda_of(be);
-    CU(c, cudaStreamSynchronize(c->stream));
+    cu_comm_wait(c);
     if (!c->bad) return 0;
     return err_set(e, ERR_IO, "cuda: %s (%s)", cudaGetErrorString(c->bad), c->bad_at);
 }
@@ -90,8 +91,9 @@ static void close_device(struct backend *be)
     if (!be) return;
     struct cuda *c = cuda_of(be);
     cudaSetDevice(c->device);
-    if (c->stream) cudaStreamSynchronize(c->stream);
+    if (c->stream) cu_comm_wait(c);
     cu_record_close(c);
+    cu_comm_close(c);
     cu_stage_close(c);
     cu_sample_close(c);
     cu_attn_close(c);
@@ -102,11 +104,12 @@ static void close_device(struct backend *be)
 
 static const struct ops table = {
     /* in the order of ops.h: C++17 has no names here */
-    mem_alloc,      mem_free,      mem_write,    mem_read,    mem_available,  cu_weight_pack, cu_weight_free,
-    cu_weight_info, cu_kv_alloc,   cu_kv_free,   reserve,     cu_begin,       cu_embed,       cu_gather,
-    cu_linear,      cu_linear_glu, cu_add_norm,  cu_row_norm, cu_rope_angles, cu_qkv_prep,    cu_attn,
-    cu_scale_cap,   NULL,          NULL,         NULL,        cu_sample,      cu_record,      cu_record_end,
-    cu_replay,      sync_stream,   close_device,
+    mem_alloc,      mem_free,       mem_write,   mem_read,      mem_available, cu_weight_pack,
+    cu_weight_free, cu_weight_info, cu_kv_alloc, cu_kv_free,    reserve,       cu_begin,
+    cu_embed,       cu_gather,      cu_linear,   cu_linear_glu, cu_add_norm,   cu_row_norm,
+    cu_rope_angles, cu_qkv_prep,    cu_attn,     cu_scale_cap,  cu_join,       cu_all_reduce,
+    cu_all_gather,  cu_sample,      cu_record,   cu_record_end, cu_replay,     sync_stream,
+    close_device,
 };
 
 static int open_device(const struct cuda_options *o, struct backend **out, struct err *e)
@@ -130,7 +133,7 @@ static int open_device(const struct cuda_options *o, struct backend **out, struc
     c->n_sm = p.multiProcessorCount;
     c->smem_max = (int)p.sharedMemPerBlockOptin;
     c->cc = p.major * 10 + p.minor;
-    dev_overlaps = c->cc >= 90;
+    __atomic_store_n(&dev_overlaps, c->cc >= 90, __ATOMIC_RELAXED);
     snprintf(c->isa, sizeof c->isa, "sm_%d", c->cc);
     c->base.name = "cuda";
     c->base.isa = c->isa;

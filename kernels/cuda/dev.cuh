@@ -7,7 +7,7 @@
  * has no state. */
 #pragma once
 /* Whether LAUNCH_PDL may let kernels overlap: devices of 9.0 and later can. Set when a device is opened. */
-inline bool dev_overlaps = false;
+inline int dev_overlaps = 0; /* by __atomic: threads of several ranks */
 
 #ifdef CUEMU
 #include "cuemu.h"
@@ -50,7 +50,8 @@ static inline void launch_with(cudaLaunchAttributeID id, dim3 grid, dim3 block, 
         attr.val.programmaticStreamSerializationAllowed = 1;
     attr.id = id;
     cfg.attrs = &attr;
-    cfg.numAttrs = id != 0 && (id != cudaLaunchAttributeProgrammaticStreamSerialization || dev_overlaps);
+    cfg.numAttrs = id != 0 && (id != cudaLaunchAttributeProgrammaticStreamSerialization ||
+                               __atomic_load_n(&dev_overlaps, __ATOMIC_RELAXED));
     (void)cudaLaunchKernelEx(&cfg, kernel, args...); /* cudaGetLastError reports it */
 }
 #endif

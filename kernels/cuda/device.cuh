@@ -97,8 +97,9 @@ void cu_record_close(struct cuda *c);
  * delta is a part of a sum: true if that did everything in one kernel, else delta is the sum now. */
 struct comm;
 int cu_join(struct backend *, struct comm *comm, struct err *e);
-int cu_comm_reserve(struct cuda *c, struct err *e);
 void cu_comm_close(struct cuda *c);
+/* Waits for the stream; where a rank is gone, notes that within seconds. */
+void cu_comm_wait(struct cuda *c);
 bool cu_reduce_norm(struct cuda *c, const struct norm_args *a);
 void cu_all_reduce(struct backend *, float *x, size_t n);
 void cu_all_gather(struct backend *, const float *part, int n, int len, float *all);

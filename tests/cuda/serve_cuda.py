@@ -90,6 +90,19 @@ def test_answers():
     assert "cuda" in s.end()
 
 
+def test_ranks():
+    """A device for each rank: the tokens of one."""
+    greedy = [{**a, "temperature": 0} for a in ASKED[:3]]
+    texts = []
+    for ranks in ("1", "2", "4"):
+        s = Server("--device", "cuda", "--deterministic", "--tensor-parallel-size", ranks, CUEMU_DEVICES="4").wait_ready()
+        texts.append([s.complete(a)[0] for a in greedy])
+        s.end()
+    assert texts[0] == texts[1] == texts[2], texts
+    s = Server("--device", "cuda", "--tensor-parallel-size", "4", CUEMU_DEVICES="2")
+    assert s.process.wait(60) == 1 and "no device 2, only 2" in s.text() or "no device 3, only 2" in s.text(), s.text()
+
+
 def test_fallback():
     with tempfile.TemporaryDirectory() as empty:
         s = Server("--device", "cuda", modules=empty)

@@ -402,17 +402,23 @@ START_TEST(batches_overlap)
 }
 END_TEST
 
+static TCase *cases(Suite *s, const char *name)
+{
+    TCase *t = tcase_create(name);
+    tcase_set_timeout(t, 300);
+    suite_add_tcase(s, t);
+    return t;
+}
+
 int main(void)
 {
     Suite *s = suite_create("cuda sample");
-    TCase *t = tcase_create("sample");
-    tcase_set_timeout(t, 300);
+    TCase *t = cases(s, "host");
     tcase_add_loop_test(t, rows_equal_the_host_sampler, 0, 7);
-    tcase_add_test(t, a_real_vocabulary);
     tcase_add_test(t, many_rows);
-    tcase_add_loop_test(t, draws_turn_where_the_weights_say, 0, 81);
-    tcase_add_test(t, batches_overlap);
-    suite_add_tcase(s, t);
+    tcase_add_test(cases(s, "vocabulary"), a_real_vocabulary);
+    tcase_add_loop_test(cases(s, "turns"), draws_turn_where_the_weights_say, 0, 81);
+    tcase_add_test(cases(s, "overlap"), batches_overlap);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
     int bad = srunner_ntests_failed(r);

@@ -169,6 +169,39 @@ START_TEST(rope_angles_are_the_reference)
 }
 END_TEST
 
+/* Steps that are packed while others wait for the device keep their own integers. */
+START_TEST(steps_under_way_keep_their_integers)
+{
+    enum { STEPS = 5, ROW = 8 };
+    int32_t zero[N] = {0}, pos[STEPS][N];
+    int out[STEPS][N];
+    float x[N * ROW], y[N * ROW], cs[N * 2], one = 1, *dy[STEPS], *dcs[STEPS];
+    struct backend *be = open_norm(CUDA_NORM_BLOCK);
+    reserve_rows(be, N);
+    for (int i = 0; i < N * ROW; i++) x[i] = uniform();
+    float *dx = up(be, x, sizeof x), *freq = up(be, &one, sizeof one);
+    for (int s = 0; s < STEPS; s++) dy[s] = up(be, NULL, sizeof y), dcs[s] = up(be, NULL, sizeof cs);
+    for (int s = 0; s < STEPS; s++) {
+        int n = N - s / 2;
+        for (int i = 0; i < n; i++) out[s][i] = n - 1 - i, pos[s][i] = s * N + i;
+        struct batch b = {.n = n, .ids = zero, .pos = pos[s], .n_out = n - s, .out_row = out[s]};
+        be->ops->begin(be, &b);
+        be->ops->gather(be, &b, dx, ROW * sizeof *x, dy[s]);
+        be->ops->rope_angles(be, &b, freq, 1, 1, dcs[s]);
+    }
+    for (int s = 0; s < STEPS; s++) {
+        int n = N - s / 2;
+        down(be, y, dy[s], sizeof y);
+        down(be, cs, dcs[s], sizeof cs);
+        for (int i = 0; i < n - s; i++) ck_assert_mem_eq(y + ROW * i, x + ROW * (n - 1 - i), ROW * sizeof *x);
+        for (int i = 0; i < n; i++) ck_assert_float_eq_tol(cs[2 * i], cosf((float)(s * N + i)), 1e-6f);
+        be->ops->mem_free(be, dy[s]), be->ops->mem_free(be, dcs[s]);
+    }
+    be->ops->mem_free(be, dx), be->ops->mem_free(be, freq);
+    be->ops->close(be);
+}
+END_TEST
+
 /* Rows that are whole float4, whole words, and neither. */
 START_TEST(gather_copies_rows)
 {
@@ -223,6 +256,7 @@ int main(void)
     tcase_add_loop_test(t, add_norm_is_right_and_invariant, 0, 2 * DIMS);
     tcase_add_loop_test(t, row_norm_leaves_gaps_alone, 0, DIMS);
     tcase_add_test(t, rope_angles_are_the_reference);
+    tcase_add_test(t, steps_under_way_keep_their_integers);
     tcase_add_loop_test(t, gather_copies_rows, 0, 6);
     tcase_add_test(t, scale_cap_is_the_reference);
     suite_add_tcase(s, t);

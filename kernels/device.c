@@ -35,6 +35,13 @@ static int open_cuda(const struct device_config *c, int ordinal, struct backend 
 
 static int open_cpu(const struct device_config *c, struct backend **out, struct err *e)
 {
+    const struct {
+        const char *option, *kind;
+    } chosen[] = {{"attention-backend", c->attention}, {"norm-backend", c->norm}};
+    for (int i = 0; i < 2; i++)
+        if (chosen[i].kind && strcmp(chosen[i].kind, "auto"))
+            return err_param(e, ERR_UNSUPPORTED, chosen[i].option, "--%s %.40s: the CPU has one kind, auto",
+                             chosen[i].option, chosen[i].kind);
     if (c->fp8)
         return err_param(e, ERR_UNSUPPORTED, "quantization", "--quantization fp8 needs a CUDA device");
     return cpu_backend_open(c->pool, c->isa, out, e);

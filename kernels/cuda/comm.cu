@@ -148,6 +148,7 @@ static int use_offers(struct cuda *c, const struct offer *all, int rank, int siz
         peers = peers && all[r].peers;
         if (nccl && !all[r].nccl) nccl = false, without = r;
         k->lost_of[r] = all[r].lost;
+        if (r >= PEERS_MAX) continue; /* too many for own kernels */
         k->p.buf[r] = all[r].buf;
         k->p.board[r] = all[r].board;
     }
@@ -335,7 +336,7 @@ void cu_comm_close(struct cuda *c)
         CU(c, cudaStreamSynchronize(c->stream));
     }
     nccl_close(k->nccl, !well || !k->joined);
-    if (well) {
+    if (well && k->p.rank < PEERS_MAX) {
         cudaFree(k->p.buf[k->p.rank]);
         cudaFree(k->p.board[k->p.rank]);
     }

@@ -202,6 +202,30 @@ START_TEST(steps_under_way_keep_their_integers)
 }
 END_TEST
 
+START_TEST(a_recorded_step_serves_its_rows_only)
+{
+    struct backend *be = open_norm(CUDA_NORM_BLOCK);
+    struct err e;
+    int32_t zero[N] = {0};
+    float x[4] = {1, 2, 3, 4}, y[4];
+    reserve_rows(be, N);
+    float *dx = up(be, x, sizeof x);
+    struct batch four = {.n = 4, .ids = zero, .pos = zero}, three = {.n = 3, .ids = zero, .pos = zero};
+    be->ops->begin(be, &four);
+    ck_assert_int_eq(be->ops->record(be, &e), 0);
+    be->ops->scale_cap(be, dx, 4, 2, 0);
+    ck_assert_int_eq(be->ops->record_end(be, 4, &e), 0);
+    be->ops->begin(be, &three);
+    ck_assert(!be->ops->replay(be, &three));
+    be->ops->begin(be, &four);
+    ck_assert(be->ops->replay(be, &four));
+    down(be, y, dx, sizeof y);
+    for (int i = 0; i < 4; i++) ck_assert(y[i] == 2 * x[i]); /* once: recording did not run it */
+    be->ops->mem_free(be, dx);
+    be->ops->close(be);
+}
+END_TEST
+
 /* Rows that are whole float4, whole words, and neither. */
 START_TEST(gather_copies_rows)
 {
@@ -257,6 +281,7 @@ int main(void)
     tcase_add_loop_test(t, row_norm_leaves_gaps_alone, 0, DIMS);
     tcase_add_test(t, rope_angles_are_the_reference);
     tcase_add_test(t, steps_under_way_keep_their_integers);
+    tcase_add_test(t, a_recorded_step_serves_its_rows_only);
     tcase_add_loop_test(t, gather_copies_rows, 0, 6);
     tcase_add_test(t, scale_cap_is_the_reference);
     suite_add_tcase(s, t);

@@ -1,6 +1,5 @@
 /* Opening a device, its memory, the table of ops, and the module's one exported function. */
 #include "device.cuh"
-#include "sample_op.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -123,3 +123,5 @@ void cu_rope_angles(struct backend *, const struct batch *b, const float *inv_fr
                     float *cs);
 void cu_gather(struct backend *, const struct batch *b, const void *x, size_t row_bytes, void *y);
 void cu_scale_cap(struct backend *, float *x, int64_t n, float scale, float cap);
+const struct sample_result *cu_sample(struct backend *, float *logits, int vocab,
+                                      const struct sample_row *row, int n);

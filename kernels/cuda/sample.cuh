@@ -15,7 +15,6 @@
 #pragma once
 #include "device.cuh"
 #include "ptx.cuh"
-#include "sample_op.h"
 
 #define SAMPLE_ROWS    256 /* rows in one round of the kernels */
 #define SAMPLE_THREADS 256 /* of a chunk */

@@ -82,12 +82,18 @@ static int32_t *put_rows(struct packer *p, int n, const int32_t *from, const int
 struct tables {
     int32_t *host;
     int n, block_size;
+    int next; /* where the list before is searched first: the same items come there, in the same order */
 };
 static int put_table(struct tables *t, const struct attn_item *it, const struct attn_list *before,
                      const struct cu_item *packed)
 {
-    for (int i = 0; before && i < before->n_item; i++)
-        if (before->item[i].table == it->table) return packed[i].table;
+    for (int k = 0; before && k < before->n_item; k++) {
+        int i = (t->next + k) % before->n_item;
+        if (before->item[i].table == it->table) {
+            t->next = i + 1;
+            return packed[i].table;
+        }
+    }
     int at = t->n, n = (it->pos + it->len - 1) / t->block_size + 1;
     memcpy(t->host + at, it->table, (size_t)n * sizeof *t->host);
     t->n += n;
@@ -107,7 +113,7 @@ void cu_begin(struct backend *be, const struct batch *b)
     put_rows(&p, n, b->pos, &c->step.pos);
     int32_t *out = put_rows(&p, n, NULL, &c->step.out_row);
     for (int i = 0; i < n; i++) out[i] = i < b->n_out ? b->out_row[i] : 0;
-    struct tables t = {(int32_t *)(p.host + header_bytes(c, n)), 0, c->lim.block_size};
+    struct tables t = {(int32_t *)(p.host + header_bytes(c, n)), 0, c->lim.block_size, 0};
     for (int k = 0; k < b->n_list; k++) {
         const struct attn_list *l = &b->list[k];
         int32_t *row_item = put_rows(&p, n, NULL, &c->step.list[k].row_item);

@@ -4,7 +4,7 @@
 #
 # usage: bench/gpu.sh [--out DIR] [--build DIR] [--pack DIR] [--resume FILE] [--stages A,B,...] [--limit S] [--nano-vllm DIR]
 #        bench/gpu.sh --rehearse --build DIR [--out DIR]
-#   --out DIR       for report.md, report.json, decode.svg, results.jsonl and log.txt   ($OUT, else build-gpu)
+#   --out DIR       for report.md, report.json, decode.svg, results.jsonl, log.txt, logs.tgz ($OUT, else build-gpu)
 #   --build DIR     where to build                                                      (build-gpu/build)
 #   --pack DIR      libraries that the machine may lack, made by tools/gpu-pack         (build-gpu/pack, if it is there)
 #   --resume FILE   a results.jsonl: stages that ended well in it are not repeated
@@ -57,7 +57,8 @@ use_pack() {
     [ -d "$PACK" ] || return 0
     [ -x "$(command -v pkg-config)" ] || { [ -x "$PACK/bin/pkg-config" ] && export PKG_CONFIG="$PACK/bin/pkg-config"; }
     "${PKG_CONFIG:-pkg-config}" --exists libmicrohttpd libcjson libpcre2-8 libutf8proc check && return 0
-    export PKG_CONFIG_PATH="$PACK/lib/pkgconfig" LDFLAGS="-Wl,--disable-new-dtags,-rpath,$PACK/lib"
+    export PKG_CONFIG_PATH="$PACK/lib/pkgconfig"
+    link_args=("-Dc_link_args=['-Wl,--disable-new-dtags,-rpath,$PACK/lib']") # LDFLAGS would reach nvcc too, which knows no -Wl
     echo "using the libraries in $PACK"
 }
 meson_() {
@@ -65,7 +66,7 @@ meson_() {
 }
 
 stage_build() {
-    local targets bad=0 f cc
+    local targets bad=0 f cc link_args=()
     if [ "$REHEARSE" = 1 ]; then
         for f in inferd bench/gpu_ops tests/cuda/inferd_cuda.so tests/cuda/test_cuda_step tests/golden/test_golden \
             tests/equiv/test_equiv tests/cuemu/conformance/conformance_emulated tests/cuemu/conformance/limits_emulated; do
@@ -75,7 +76,7 @@ stage_build() {
     fi
     use_pack
     [ -f "$BUILD/build.ninja" ] || meson_ setup "$BUILD" "$root" -Dbuildtype=release -Dcuda=enabled -Dcuemu=disabled -Dmpi=disabled \
-        -Dtests=enabled -Dwerror=false -Dgpuarch="$(arch)" -Dcudatoolkit="$(dirname "$(dirname "$(command -v nvcc)")")" || return 1
+        -Dtests=enabled -Dwerror=false -Dgpuarch="$(arch)" -Dcudatoolkit="$(dirname "$(dirname "$(command -v nvcc)")")" "${link_args[@]}" || return 1
     targets=$(ninja -C "$BUILD" -t targets all | sed -n 's/^\(tests\/cuda\/test_cuda_[a-z_]*\):.*/\1/p')
     cc=$(arch)
     for f in conformance limits; do
@@ -91,15 +92,19 @@ stage_build() {
 
 stage_conformance() { "$CONFORMANCE_BIN" check "$CONFORMANCE/twins.txt" | tee -a "$RAW"; return "${PIPESTATUS[0]}"; }
 
-# A test program (Check) with its time limit: in one process, where a context is made once; if that fails, again with a
-# process for each test, so that one bad kernel hides no other.
+# A test program (Check) with its time limit: in one process, where a context is made once; if that dies, or a bad kernel spoils
+# its device, again with a process for each test, so that it hides no other. The .tap files grow test by test.
 check_program() { # NAME LIMIT COMMAND...
     local name=$1 limit=$2 log="$WORK/$1.txt" rc start=$SECONDS
     shift 2
-    CK_FORK=no timeout --foreground -k 5 "$limit" "$@" >"$log" 2>&1
+    CK_FORK=no CK_TAP_LOG_FILE_NAME="$WORK/$name.tap" timeout --foreground -k 5 "$limit" "$@" >"$log" 2>&1
     rc=$?
-    if [ $rc -ne 0 ] && [ "$REHEARSE" = 0 ]; then
-        CK_FORK=yes timeout --foreground -k 5 "$limit" "$@" >"$log" 2>&1
+    if [ "$REHEARSE" = 0 ] && { [ $rc -ge 124 ] || { [ $rc -ne 0 ] && grep -q 'cuda: ' "$log"; }; }; then
+        echo "-- $name in one process: exit $rc"
+        grep -E ':[FE]:' "$log" | head -20
+        tail -2 "$WORK/$name.tap"
+        cp "$log" "$WORK/$name.together.txt"
+        CK_FORK=yes CK_TAP_LOG_FILE_NAME="$WORK/$name.apart.tap" timeout --foreground -k 5 "$limit" "$@" >"$log" 2>&1
         rc=$?
     fi
     echo "-- $name: exit $rc"
@@ -201,6 +206,7 @@ stage_variants() {
     local bad=0 m b=16
     [ "$REHEARSE" = 1 ] && b=2
     latency "$SMALL" $b $CONTEXT $ANSWER deterministic --deterministic || bad=1
+    latency "$SMALL" $b $CONTEXT $ANSWER "steps not ahead" --no-async-scheduling || bad=1
     latency "$SMALL" $b $CONTEXT $ANSWER "attention plain" --attention-backend plain || bad=1
     latency "$SMALL" $b $CONTEXT $ANSWER "norm plain" --norm-backend plain || bad=1
     latency "$SMALL" 1 "$CHUNK" 1 deterministic --deterministic || bad=1
@@ -314,6 +320,20 @@ run_stage() { # NAME: with what is left of the time
     "$PY" "$here/gpu/report.py" merge "$RESULTS" "$name" "$status" $((SECONDS - start)) "$RAW"
 }
 
+# Where CUDA's libraries came with Python's packages alone, the loader and nvcc do not know of them.
+find_cuda_libraries() {
+    local lib
+    lib=$("$PY" -c 'import glob, site
+print(":".join(sorted({p.rsplit("/", 1)[0] for d in site.getsitepackages() for p in glob.glob(d + "/nvidia/*/lib/lib*.so*")})))' 2>/dev/null)
+    [ -n "$lib" ] || return 0
+    export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$lib"
+    have nvcc && [ ! -e "$(dirname "$(dirname "$(command -v nvcc)")")/include/cublasLt.h" ] || return 0
+    for lib in ${lib//:/ }; do
+        [ -e "${lib%/lib}/include/cublasLt.h" ] && export NVCC_APPEND_FLAGS="-I${lib%/lib}/include"
+    done
+    return 0
+}
+
 write_report() {
     "$PY" "$here/gpu/report.py" write "$RESULTS" "$OUT_DIR" --models "$WORK/models" ${TINY:+--rehearsal}
 }
@@ -345,6 +365,7 @@ main() {
     mkdir -p "$WORK"
     [ -z "$resume" ] || cp "$resume" "$RESULTS"
     [ -n "$resume" ] || : >"$RESULTS"
+    find_cuda_libraries
     export REHEARSE OUT_DIR BUILD PACK NANO PY WORK RESULTS PATH
     END=$limit
     sizes
@@ -356,6 +377,7 @@ main() {
         write_report >/dev/null # so that there is one whatever happens next
     done 2>&1 | tee "$OUT_DIR/log.txt"
     write_report
+    tar czf "$OUT_DIR/logs.tgz" -C "$WORK" --exclude=models . # what the stages' programs said
     [ $REHEARSE = 0 ] || rm -rf "$WORK"
     ! grep '"kind": "stage"' "$RESULTS" | grep -qv '"status": "ok"'
 }

@@ -23,10 +23,16 @@ static int open_buffers(struct engine *en, struct err *e)
     const struct engine_config *c = &en->c;
     en->n_sampler = en->pool ? pool_size(en->pool) : 1;
     en->sampler = calloc((size_t)en->n_sampler, sizeof *en->sampler);
-    en->row = calloc((size_t)c->max_batch_tokens, sizeof *en->row);
     en->item = calloc((size_t)c->max_num_seqs, sizeof *en->item);
     en->verdict = calloc((size_t)c->max_num_seqs, sizeof *en->verdict);
-    if (!en->sampler || !en->row || !en->item || !en->verdict) return err_set(e, ERR_NOMEM, "out of memory");
+    bool there = en->sampler && en->item && en->verdict;
+    for (int i = 0; i < 2; i++) {
+        struct flight *f = &en->flight[i];
+        f->row = calloc((size_t)c->max_batch_tokens, sizeof *f->row);
+        f->plan.item = calloc((size_t)c->max_num_seqs, sizeof *f->plan.item);
+        there &= f->row && f->plan.item;
+    }
+    if (!there) return err_set(e, ERR_NOMEM, "out of memory");
     for (int i = 0; i < en->n_sampler; i++) {
         int status = sampler_open(en->model->arch.vocab, en->info.max_model_len, &en->sampler[i], e);
         if (status) return status;
@@ -69,7 +75,7 @@ static void engine_free(struct engine *en)
     kv_close(en->kv);
     for (int i = 0; en->sampler && i < en->n_sampler; i++) sampler_close(en->sampler[i]);
     free(en->sampler);
-    free(en->row);
+    for (int i = 0; i < 2; i++) free(en->flight[i].row), free(en->flight[i].plan.item);
     free(en->draw);
     free(en->item);
     free(en->verdict);

@@ -26,6 +26,7 @@ struct engine_config {
     double watchdog_s;    /* no step for so long while requests wait: unhealthy */
     size_t weight_bytes;  /* for engine_plan: what weights will take that are not loaded yet */
     double target_itl_ms; /* 0 = off: limit prefill beside decodes so that steps stay near this */
+    bool async_steps;     /* launch a step before the outcome of the last is known, where the back end can */
     int n_rank; /* that compute the model; 0 is 1. Several: a step that fails is the end of the engine */
 };
 void engine_config_init(struct engine_config *c);

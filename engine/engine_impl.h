@@ -19,6 +19,16 @@ struct row_job {
     enum { ROW_UNUSED, ROW_PROMPT, ROW_DRAW } kind;
     int status; /* of the sampler */
 };
+/* A step that was launched and whose outcome has not been taken. Two take turns: where tokens are drawn on a
+ * device, a step is launched before the outcome of the last is known, so that the device never waits. */
+struct flight {
+    bool up;
+    struct batch_plan plan; /* its items [max_num_seqs] are its own; seq is NULL of who has left */
+    struct row_job *row;    /* [max_batch_tokens] of which n_row; r is NULL of who has left */
+    const struct sample_result *result; /* [n_result] of the rows from first on; NULL: they have theirs */
+    int n_row, first, n_result;
+    double start;
+};
 struct verdict { /* on one item of the plan, after its token */
     enum finish_reason finish;
     int stop_token, stop_string;
@@ -63,7 +73,8 @@ struct engine {
     struct sampler **sampler; /* [n_sampler] one for each pool thread */
     int n_sampler;
     struct stop_scratch scratch;
-    struct row_job *row;     /* [max_batch_tokens] */
+    struct flight flight[2];
+    int last;                /* the flight launched last */
     struct sample_row *draw; /* [runner_logits_max] where the back end draws */
     struct step_item *item;  /* [max_num_seqs] */
     struct verdict *verdict; /* [max_num_seqs] */
@@ -71,6 +82,7 @@ struct engine {
     int failures;    /* steps that failed in a row */
     int empty_plans; /* in a row */
     struct pace pace;
+    double landed; /* when the last outcome was taken */
     uint64_t steps;
     struct {
         double since;
@@ -94,8 +106,12 @@ void engine_let_go(struct engine *en, struct request *r, const struct verdict *v
 /* Publishes the statistics; `gone` requests have left. */
 void engine_settle(struct engine *en, int gone);
 void engine_fail(struct engine *en, const struct err *e); /* ends every request; submit refuses from now on */
-/* engine_rows.c: the rows of logits of a plan, into en->row; and a token or score for each of them. */
-int engine_rows_fill(struct engine *en, const struct batch_plan *plan);
-int engine_rows_sample(struct engine *en, int n_row, struct err *e);
+/* engine_rows.c: what the plan's rows of logits are for; after the forward pass, a token or a score for each
+ * of them, which on a device is only begun; and the wait for these, nothing if that is over. A flight that is
+ * up beside one of more rows than are drawn at once must have been taken. */
+void engine_rows_fill(struct flight *f);
+int engine_rows_draw(struct engine *en, struct flight *f, struct err *e);
+int engine_rows_take(struct engine *en, struct flight *f, struct err *e);
 /* engine_step.c */
 void engine_step(struct engine *en);
+void engine_forget(struct engine *en, const struct request *r); /* r leaves, maybe out of launched steps */

@@ -16,6 +16,7 @@ void engine_config_init(struct engine_config *c)
                                 .memory_fraction = 0.5,
                                 .kv_type = DT_F16,
                                 .prefix_cache = true,
+                                .async_steps = true,
                                 .max_queue = 256,
                                 .watchdog_s = 60};
 }

@@ -5,15 +5,15 @@
 #include "engine_impl.h"
 
 /* Rows of an item predict the tokens after its last n_logits positions. */
-int engine_rows_fill(struct engine *en, const struct batch_plan *plan)
+void engine_rows_fill(struct flight *f)
 {
-    int n = 0;
-    for (int i = 0; i < plan->n_item; i++) {
-        const struct plan_item *it = &plan->item[i];
+    f->n_row = 0;
+    for (int i = 0; i < f->plan.n_item; i++) {
+        const struct plan_item *it = &f->plan.item[i];
         struct request *r = it->seq->owner;
         for (int k = it->n_logits; k > 0; k--) {
             int pos = it->q_start + it->q_len - k + 1; /* the token predicted */
-            struct row_job *row = &en->row[n++];
+            struct row_job *row = &f->row[f->n_row++];
             *row = (struct row_job){.r = r, .pos = pos};
             if (pos == it->seq->n_tok) {
                 row->kind = ROW_DRAW;
@@ -22,7 +22,6 @@ int engine_rows_fill(struct engine *en, const struct batch_plan *plan)
             }
         }
     }
-    return n;
 }
 
 /* Each row has a place of its own: its request's next answer token, or one prompt entry. */
@@ -31,9 +30,8 @@ static void put_token(const struct row_job *row, int32_t token, float logprob, i
 {
     struct request *r = row->r;
     bool draw = row->kind == ROW_DRAW;
-    int top = draw ? request_top_answer(r, r->n_out) : request_top_prompt(r, row->pos);
-    *(draw ? &r->out[r->n_out] : &r->prompt_out[row->pos]) =
-        (struct out_token){token, logprob, rank, n_top, top};
+    int i = row->pos - r->n_prompt, top = draw ? request_top_answer(r, i) : request_top_prompt(r, row->pos);
+    *(draw ? &r->out[i] : &r->prompt_out[row->pos]) = (struct out_token){token, logprob, rank, n_top, top};
     if (n_top) memcpy(r->top + top, from, (size_t)n_top * sizeof *from);
 }
 
@@ -42,7 +40,7 @@ static struct sample_in sample_in(const struct engine *en, const struct request 
 {
     const struct gen_params *p = &r->p;
     struct sample_in in = {.p = p, .seen = r->penalised ? &r->seen : NULL, .position = pos};
-    if (r->n_out < p->min_tokens) {
+    if (pos - r->n_prompt < p->min_tokens) {
         in.ban[0] = en->eos;
         in.n_ban[0] = p->ignore_eos ? 0 : en->n_eos;
         in.ban[1] = p->stop_token;
@@ -76,14 +74,6 @@ static void host_row(void *arg, int k, int worker)
     put_token(row, o.token, o.logprob, o.rank, o.n_top, o.top);
 }
 
-static int host_rows(struct engine *en, int at, int n, struct err *e)
-{
-    struct slice s = {.en = en, .row = en->row + at, .n = n};
-    int status = runner_logits(en->runner, at, n, &s.logits, e);
-    if (!status) pool_run(en->pool, n, host_row, &s);
-    return status;
-}
-
 static struct sample_row device_row(const struct engine *en, const struct row_job *row)
 {
     const struct request *r = row->r;
@@ -112,26 +102,50 @@ static struct sample_row device_row(const struct engine *en, const struct row_jo
                                .n_seen = in.seen ? in.seen->n : 0};
 }
 
-static int device_rows(struct engine *en, int at, int n, struct err *e)
+/* All rows at once, over the pool. */
+static int host_rows(struct engine *en, struct flight *f, struct err *e)
 {
-    const struct sample_result *out;
-    for (int i = 0; i < n; i++) en->draw[i] = device_row(en, &en->row[at + i]);
-    int status = runner_draw(en->runner, at, n, en->draw, &out, e);
-    for (int i = 0; i < n && !status; i++) {
-        struct row_job *row = &en->row[at + i];
-        row->status = row->kind == ROW_UNUSED ? 0 : out[i].status;
-        if (row->kind != ROW_UNUSED)
-            put_token(row, out[i].token, out[i].logprob, out[i].rank, out[i].n_top, out[i].top);
+    int max = runner_logits_max(en->runner), status = 0;
+    for (int at = 0; at < f->n_row && !status; at += max) {
+        struct slice s = {.en = en, .row = f->row + at, .n = f->n_row - at < max ? f->n_row - at : max};
+        status = runner_logits(en->runner, at, s.n, &s.logits, e);
+        if (!status) pool_run(en->pool, s.n, host_row, &s);
     }
     return status;
 }
 
-int engine_rows_sample(struct engine *en, int n_row, struct err *e)
+/* As many rows at a time as the device has logits for; the last of these are waited for by who wants them. */
+static int device_rows(struct engine *en, struct flight *f, struct err *e)
 {
-    int max = runner_logits_max(en->runner), status = 0;
-    for (int at = 0; at < n_row && !status; at += max) {
-        int n = n_row - at < max ? n_row - at : max;
-        status = runner_draws(en->runner) ? device_rows(en, at, n, e) : host_rows(en, at, n, e);
+    int max = runner_logits_max(en->runner), status = 0, at = 0;
+    do {
+        int n = f->n_row - at < max ? f->n_row - at : max;
+        if (at && (status = engine_rows_take(en, f, e))) break;
+        for (int i = 0; i < n; i++) en->draw[i] = device_row(en, &f->row[at + i]);
+        status = runner_draw(en->runner, at, n, en->draw, &f->result, e);
+        f->first = at;
+        f->n_result = n;
+        at += n;
+    } while (at < f->n_row && !status);
+    return status;
+}
+
+int engine_rows_draw(struct engine *en, struct flight *f, struct err *e)
+{
+    f->result = NULL;
+    return runner_draws(en->runner) ? device_rows(en, f, e) : host_rows(en, f, e);
+}
+
+int engine_rows_take(struct engine *en, struct flight *f, struct err *e)
+{
+    const struct sample_result *out = f->result;
+    int status = out ? runner_wait(en->runner, out, e) : 0;
+    for (int i = 0; out && i < f->n_result && !status; i++, out++) {
+        struct row_job *row = &f->row[f->first + i];
+        if (!row->r || row->kind == ROW_UNUSED) continue;
+        row->status = out->status;
+        put_token(row, out->token, out->logprob, out->rank, out->n_top, out->top);
     }
+    if (!status) f->result = NULL;
     return status;
 }

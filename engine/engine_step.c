@@ -1,5 +1,6 @@
 /* One step: plan, forward, one token for each sequence that is up to date, stop checks, commit, mailboxes.
- * Nothing here allocates. */
+ * Where the back end draws tokens, the next step is launched between a step's draw and its outcome. Nothing
+ * here allocates. */
 #include <string.h>
 #include <time.h>
 #include "clock.h"
@@ -60,14 +61,13 @@ static void collect_prompt(struct request *r, int end)
     if (r->n_prompt_out == r->n_prompt) r->ready.n_prompt = r->n_prompt;
 }
 
-/* Fills en->item and en->verdict for the plan. */
-static int decide(struct engine *en, const struct batch_plan *plan, double now)
+/* Fills en->item and en->verdict for the flight. */
+static int decide(struct engine *en, const struct flight *f, double now)
 {
     int gone = 0;
-    const struct row_job *row = en->row;
-    for (int i = 0; i < plan->n_item; i++) {
-        const struct plan_item *it = &plan->item[i];
-        struct request *r = it->seq->owner;
+    const struct row_job *row = f->row;
+    for (int i = 0; i < f->plan.n_item; i++) {
+        const struct plan_item *it = &f->plan.item[i];
         struct verdict v = {.stop_token = -1, .stop_string = -1};
         int status = 0;
         bool draw = false;
@@ -75,6 +75,8 @@ static int decide(struct engine *en, const struct batch_plan *plan, double now)
             if (row->status) status = row->status;
             draw |= row->kind == ROW_DRAW;
         }
+        if (!it->seq) continue;
+        struct request *r = it->seq->owner;
         if (status) {
             v.finish = FINISH_ERROR;
         } else {
@@ -89,13 +91,14 @@ static int decide(struct engine *en, const struct batch_plan *plan, double now)
     return gone;
 }
 
-static void deliver(struct engine *en, const struct batch_plan *plan)
+static void deliver(struct engine *en, const struct flight *f)
 {
     static const struct err bad = {.code = ERR_INVALID,
                                    .msg = "the model gave no usable output for this request"};
-    for (int i = 0; i < plan->n_item; i++) {
+    for (int i = 0; i < f->plan.n_item; i++) {
         const struct verdict *v = &en->verdict[i];
-        struct request *r = plan->item[i].seq->owner;
+        if (!f->plan.item[i].seq) continue;
+        struct request *r = f->plan.item[i].seq->owner;
         if (v->finish != FINISH_NONE) {
             engine_let_go(en, r, v, v->finish == FINISH_ERROR ? &bad : NULL);
         } else if (v->news) {
@@ -106,15 +109,29 @@ static void deliver(struct engine *en, const struct batch_plan *plan)
     }
 }
 
-/* The step's requests end with the error, unpublished: their KV cannot be trusted. The others go on. */
-static void fail_step(struct engine *en, const struct batch_plan *plan, struct err *e)
+void engine_forget(struct engine *en, const struct request *r)
+{
+    for (struct flight *f = en->flight; f < en->flight + 2; f++) {
+        for (int i = 0; f->up && i < f->plan.n_item; i++)
+            if (f->plan.item[i].seq == &r->seq) f->plan.item[i].seq = NULL;
+        for (int i = 0; f->up && i < f->n_row; i++)
+            if (f->row[i].r == r) f->row[i].r = NULL;
+    }
+}
+
+/* The requests of all launched steps end with the error, unpublished: their KV cannot be trusted, nor what of
+ * it may be cached. The others go on. */
+static void fail_flights(struct engine *en, struct err *e)
 {
     log_error("a step failed: %s", e->msg);
-    if (++en->failures >= MAX_FAILURES || en->c.n_rank > 1) {
+    if (++en->failures >= MAX_FAILURES || en->c.n_rank > 1)
         engine_fail(en, e); /* who then learns of it finds the engine failed */
-        return;
+    for (struct flight *f = en->flight; f < en->flight + 2; f++) {
+        for (int i = 0; f->up && i < f->plan.n_item; i++)
+            if (f->plan.item[i].seq) engine_end(en, f->plan.item[i].seq->owner, FINISH_ERROR, e);
+        f->up = false;
     }
-    for (int i = 0; i < plan->n_item; i++) engine_end(en, plan->item[i].seq->owner, FINISH_ERROR, e);
+    kv_reset_prefix(en->kv);
 }
 
 /* For tests: a sequence of the plan, drawn by lot, starts over. */
@@ -126,7 +143,8 @@ static void test_preempt(struct engine *en, const struct batch_plan *plan)
     if (one_in <= 0 || !plan->n_item) return;
     uint64_t r = sampler_random(0, (int)(en->steps & INT32_MAX));
     if (r % (uint64_t)one_in) return;
-    sched_preempt(en->sched, plan->item[(r >> 32) % (uint64_t)plan->n_item].seq);
+    struct seq *q = plan->item[(r >> 32) % (uint64_t)plan->n_item].seq;
+    if (q) sched_preempt(en->sched, q);
 }
 
 static void mark_scheduled(const struct batch_plan *plan, double now)
@@ -152,34 +170,82 @@ static void note_empty_plan(struct engine *en)
     en->empty_plans = 0;
 }
 
+/* Begins the plan's step; `last` may be under way. Whatever happens, f has the plan's requests now. */
+static int launch(struct engine *en, struct flight *f, struct flight *last, const struct batch_plan *plan,
+                  double now, struct err *e)
+{
+    struct plan_item *item = memcpy(f->plan.item, plan->item, (size_t)plan->n_item * sizeof *item);
+    f->plan = *plan;
+    f->plan.item = item;
+    f->up = true;
+    f->start = now;
+    mark_scheduled(plan, now);
+    engine_rows_fill(f);
+    bool crowded = last->up && f->n_row > runner_logits_max(en->runner);
+    int status = crowded ? engine_rows_take(en, last, e) : 0;
+    if (!status) status = runner_forward(en->runner, &f->plan, e);
+    if (!status) status = engine_rows_draw(en, f, e);
+    if (!status) sched_launch(en->sched, &f->plan);
+    return status;
+}
+
+/* Takes the outcome of a launched step. */
+static void land(struct engine *en, struct flight *f)
+{
+    struct err e = {0};
+    const struct batch_plan *plan = &f->plan;
+    if (engine_rows_take(en, f, &e)) {
+        fail_flights(en, &e);
+        return;
+    }
+    f->up = false;
+    en->failures = 0;
+    en->steps++;
+    double now = clock_s(), took = now - (f->start > en->landed ? f->start : en->landed);
+    int gone = decide(en, f, now);
+    sched_commit(en->sched, plan, &(struct step_result){plan->n_item, en->item});
+    engine_settle(en, gone);
+    engine_metrics_step(&en->metrics, plan->n_tok, took);
+    pace_note(&en->pace, plan->n_decode, plan->n_tok - plan->n_decode, took);
+    sched_limit_prefill(en->sched, pace_prefill(&en->pace, en->c.max_batch_tokens));
+    test_preempt(en, plan);
+    deliver(en, f);
+    en->landed = now;
+}
+
+/* Whether the next step may be launched before this one's outcome: not where that matters to the next draw,
+ * nor if its tokens are not all in the last draw. */
+static bool overlaps(const struct engine *en, const struct flight *f)
+{
+    if (!en->c.async_steps || !runner_overlaps(en->runner) || f->n_row > runner_logits_max(en->runner))
+        return false;
+    for (int i = 0; i < f->n_row; i++)
+        if (f->row[i].r && f->row[i].r->penalised) return false;
+    return true;
+}
+
 void engine_step(struct engine *en)
 {
-    double start = clock_s();
+    struct flight *last = &en->flight[en->last], *next = &en->flight[!en->last];
     struct batch_plan plan = {0};
     struct seq *stuck = NULL;
     struct err e = {0};
-    int n = sched_step(en->sched, &plan, &stuck);
+    double start = clock_s();
+    int n = sched_step(en->sched, &plan, &stuck), status = 0;
     if (stuck) engine_end(en, stuck->owner, FINISH_LENGTH, NULL);
-    if (!n) {
+    if (!n && !last->up) {
         if (!stuck) note_empty_plan(en);
         return;
     }
     en->empty_plans = 0;
-    mark_scheduled(&plan, start);
-    int n_row = engine_rows_fill(en, &plan);
-    if (runner_forward(en->runner, &plan, &e) || engine_rows_sample(en, n_row, &e)) {
-        fail_step(en, &plan, &e);
-        return;
+    if (n) status = launch(en, next, last, &plan, start, &e);
+    if (last->up) land(en, last);
+    if (!next->up) return; /* there was nothing to launch, or it went down with the last */
+    if (status) {
+        fail_flights(en, &e);
+    } else if (!overlaps(en, next)) {
+        land(en, next);
+    } else {
+        en->last = !en->last;
     }
-    en->failures = 0;
-    en->steps++;
-    double now = clock_s();
-    int gone = decide(en, &plan, now);
-    sched_commit(en->sched, &plan, &(struct step_result){plan.n_item, en->item});
-    engine_settle(en, gone);
-    engine_metrics_step(&en->metrics, plan.n_tok, now - start);
-    pace_note(&en->pace, plan.n_decode, plan.n_tok - plan.n_decode, now - start);
-    sched_limit_prefill(en->sched, pace_prefill(&en->pace, en->c.max_batch_tokens));
-    test_preempt(en, &plan);
-    deliver(en, &plan);
 }

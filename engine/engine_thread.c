@@ -10,7 +10,7 @@
 bool engine_has_work(const struct engine *en)
 {
     struct sched_stats s = sched_stats(en->sched);
-    return s.n_running + s.n_waiting > 0;
+    return s.n_running + s.n_waiting > 0 || en->flight[0].up || en->flight[1].up;
 }
 
 static struct engine_stats collect_stats(const struct engine *en)
@@ -37,6 +37,7 @@ void engine_settle(struct engine *en, int gone)
 void engine_let_go(struct engine *en, struct request *r, const struct verdict *v, const struct err *e)
 {
     r->live = false;
+    engine_forget(en, r);
     if (v->stop_string < 0) stop_text_finish(&r->text, &en->scratch);
     r->ready.n_tok = r->n_out;
     r->ready.n_text = r->text.visible;

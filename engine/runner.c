@@ -14,15 +14,15 @@ struct runner {
     struct runner_config c;
     struct kv_layout layout;
     struct forward f;
-    void *arena;            /* of f and logits, in the back end's memory */
-    float *logits;          /* [logit_rows][vocab] */
-    float *share;           /* [logit_rows][this rank's part of vocab], if there are several */
-    float *host_logits;     /* the same, where the engine can write; r->logits if that is there */
-    int32_t *ids, *pos;     /* [max_batch_tokens] */
-    int *out_row;           /* [max_batch_tokens] */
-    struct attn_item *item; /* [2][n_group][max_seqs]: all rows, and those that need logits */
-    int n_out;              /* rows of the last forward */
-    bool have_logits;       /* of all of them, in r->logits: the forward was a recorded step */
+    void *arena;                /* of f and logits, in the back end's memory */
+    float *logits;              /* [logit_rows][vocab] */
+    float *share;               /* [logit_rows][this rank's part of vocab], if there are several */
+    float *host_logits;         /* the same, where the engine can write; r->logits if that is there */
+    int32_t *ids, *pos, *drawn; /* [max_batch_tokens] */
+    int *out_row;               /* [max_batch_tokens] */
+    struct attn_item *item;     /* [2][n_group][max_seqs]: all rows, and those that need logits */
+    int n_out;                  /* rows of the last forward */
+    bool have_logits;           /* of all of them, in r->logits: the forward was a recorded step */
     struct record record;
     struct ranks *ranks; /* NULL = this is the only one */
 };
@@ -75,7 +75,7 @@ int runner_measure(const struct arch *a, const struct runner_config *c, struct r
     float *no_logits, *no_share;
     size_t activations =
         carve(a, c, DT_F32, NULL, &none, &no_logits, &no_share); /* the largest that it may be */
-    size_t plan = (size_t)c->max_batch_tokens * (2 * sizeof(int32_t) + sizeof(int)) +
+    size_t plan = (size_t)c->max_batch_tokens * (3 * sizeof(int32_t) + sizeof(int)) +
                   2 * (size_t)layout.n_group * c->max_seqs * sizeof(struct attn_item);
     *out = (struct runner_budget){
         .block_bytes = kv_block_bytes(&g), .activations = activations + plan, .n_group = layout.n_group};
@@ -95,10 +95,11 @@ static int allocate(struct runner *r, struct err *e)
     carve(a, c, be->mat, r->arena, &r->f, &r->logits, &r->share);
     r->ids = calloc(n, sizeof *r->ids);
     r->pos = calloc(n, sizeof *r->pos);
+    r->drawn = calloc(n, sizeof *r->drawn);
     r->out_row = calloc(n, sizeof *r->out_row);
     r->item = calloc(2 * (size_t)r->layout.n_group * c->max_seqs, sizeof *r->item);
     r->host_logits = be->host ? r->logits : malloc((size_t)logit_rows(c) * a->vocab * sizeof(float));
-    if (!r->ids || !r->pos || !r->out_row || !r->item || !r->host_logits)
+    if (!r->ids || !r->pos || !r->drawn || !r->out_row || !r->item || !r->host_logits)
         return err_set(e, ERR_NOMEM, "out of memory for the step's buffers");
     for (int i = 0; i < a->n_rope; i++)
         be->ops->mem_write(be, r->f.inv_freq[i], a->rope[i].inv_freq,
@@ -131,7 +132,11 @@ static void enqueue_logits(struct runner *r, int row, int n)
 
 static void start_batch(struct runner *r, struct batch *b)
 {
-    *b = (struct batch){.ids = r->ids, .pos = r->pos, .out_row = r->out_row, .n_list = 2 * r->layout.n_group};
+    *b = (struct batch){.ids = r->ids,
+                        .pos = r->pos,
+                        .drawn = r->drawn,
+                        .out_row = r->out_row,
+                        .n_list = 2 * r->layout.n_group};
     for (int l = 0; l < b->n_list; l++)
         b->list[l] = (struct attn_list){.item = r->item + (size_t)l * r->c.max_seqs,
                                         .window = r->layout.window[l % r->layout.n_group]};
@@ -142,6 +147,7 @@ static void pad(struct runner *r, struct batch *b, int n)
 {
     for (; b->n < n; b->n++) {
         r->ids[b->n] = r->pos[b->n] = 0;
+        r->drawn[b->n] = -1;
         r->out_row[b->n_out++] = b->n;
     }
 }
@@ -155,8 +161,7 @@ static int compute(struct runner *r, struct batch *b, struct err *e)
     be->ops->begin(be, b);
     r->have_logits = size && be->ops->replay(be, b);
     if (!r->have_logits) forward_run(&r->f, b);
-    /* Logits will be asked for, and waited for. */
-    return r->n_out && !r->ranks ? 0 : be->ops->sync(be, e);
+    return r->ranks ? be->ops->sync(be, e) : 0; /* alone, who asks for its outcome waits */
 }
 
 /* A step of n rows and its logits: once for real, since the first call of a kernel may do more than launch
@@ -247,6 +252,7 @@ void runner_close(struct runner *r)
     if (r->host_logits != r->logits) free(r->host_logits);
     free(r->ids);
     free(r->pos);
+    free(r->drawn);
     free(r->out_row);
     free(r->item);
     free(r);
@@ -269,7 +275,9 @@ static int add_part(struct runner *r, struct batch *b, const struct rank_part *p
             out_item[out->n_item++] = (struct attn_item){b->n + first, p->n_logits, p->start + first, table};
     }
     for (int i = 0; i < p->len; i++, b->n++) {
-        r->ids[b->n] = p->tok[i] - r->m->split.vocab.at; /* rows of this rank's table */
+        bool known = p->tok[i] >= 0;
+        r->ids[b->n] = known ? p->tok[i] - r->m->split.vocab.at : 0; /* rows of this rank's table */
+        r->drawn[b->n] = known ? -1 : ~p->tok[i];
         r->pos[b->n] = p->start + i;
         if (i >= first) r->out_row[b->n_out++] = b->n;
     }
@@ -344,13 +352,19 @@ int runner_draw(struct runner *r, int row, int n, const struct sample_row *how,
                 const struct sample_result **out, struct err *e)
 {
     struct backend *be = r->m->be;
-    int status = r->ranks ? ranks_tell(r->ranks, RANK_LOGITS, row, n, e) : 0;
+    int status = r->ranks && n ? ranks_tell(r->ranks, RANK_LOGITS, row, n, e) : 0;
     float *at = NULL;
-    if (!status) status = compute_logits(r, row, n, &at, e);
+    if (!status && n) status = compute_logits(r, row, n, &at, e);
     if (!status) *out = be->ops->sample(be, at, r->m->arch.vocab, how, n);
-    if (!status) status = be->ops->sync(be, e);
     return told(r, status, e);
 }
+
+int runner_wait(struct runner *r, const struct sample_result *out, struct err *e)
+{
+    return told(r, r->m->be->ops->wait(r->m->be, out, e), e);
+}
+
+bool runner_overlaps(const struct runner *r) { return runner_draws(r) && !r->ranks; }
 
 int runner_ping(struct runner *r, struct err *e)
 {

@@ -28,17 +28,22 @@ int runner_open(struct model *m, const struct runner_config *c, struct runner **
 void runner_close(struct runner *r);
 
 /* Runs every layer for the plan and keeps the final hidden state of the plan's n_logits rows, in the plan's
- * order. */
+ * order. On a device this is only begun; errors of its work come with the logits. */
 int runner_forward(struct runner *r, const struct batch_plan *p, struct err *e);
 /* Logits [n][vocab] of hidden rows [row, row + n) of the last forward, n <= runner_logits_max. Host memory
  * owned by the runner, writable (the sampler works in place), valid until the next call. */
 int runner_logits(struct runner *r, int row, int n, float **logits, struct err *e);
 int runner_logits_max(const struct runner *r);
-/* Where the back end draws tokens itself, they come in place of logits: one result for each of the n rows,
- * valid until the second call after this one. */
+/* Where the back end draws tokens itself, they come in place of logits: one result for each of the n >= 0
+ * rows, there when runner_wait returns for them and valid until the second draw after this one. */
 bool runner_draws(const struct runner *r);
 int runner_draw(struct runner *r, int row, int n, const struct sample_row *how,
                 const struct sample_result **out, struct err *e);
+/* Waits for the work up to that draw. */
+int runner_wait(struct runner *r, const struct sample_result *out, struct err *e);
+/* Whether the next step may be run before the wait for this one's draw: a token ~row of a plan is then the
+ * one that the last draw makes of that row. */
+bool runner_overlaps(const struct runner *r);
 /* Whether the other ranks are alive. For idle times; costs nothing where there are none. */
 int runner_ping(struct runner *r, struct err *e);
 

@@ -29,7 +29,9 @@ static int open_cuda(const struct device_config *c, int ordinal, struct backend 
                              .deterministic = c->deterministic,
                              .fp8 = c->fp8,
                              .attention = (enum cuda_attention)a,
-                             .norm = (enum cuda_norm)n};
+                             .norm = (enum cuda_norm)n,
+                             .run = pool_run,
+                             .pool = c->pool};
     return m->open(&o, out, e);
 }
 

@@ -33,6 +33,19 @@ static inline float e4m3_to_f32(uint8_t c)
     return f32_from_bits(sign | f32_bits(f32_from_bits(mag << 20) * 0x1p120f));
 }
 
+/* What is beyond 448, the largest, becomes that; any NaN 0x7f. Without branches, for the sake of loops. */
+static inline uint8_t e4m3_from_f32(float f)
+{
+    int32_t u = (int32_t)f32_bits(f), mag = u & 0x7fffffff;
+    /* below 2^-6 codes are 2^-9 apart, as floats are from 2^14 on */
+    int32_t small = (int32_t)f32_bits(f32_from_bits((uint32_t)mag) + 0x1p14f) - 0x46800000,
+            normal = (mag - 0x3c000000 + 0x7ffff + (mag >> 20 & 1)) >> 20;
+    int32_t is_small = -(mag < 0x3c800000), is_nan = -(mag > 0x7f800000);
+    int32_t code = (small & is_small) | (normal & ~is_small);
+    if (code > 0x7e) code = 0x7e;
+    return (uint8_t)((((u >> 24 & 0x80) | code) & ~is_nan) | (0x7f & is_nan));
+}
+
 /* IEEE binary16: shifting exponent and mantissa into float's place leaves the exponent 112 too small, and
  * multiplying by 2^112 mends that exactly, also for subnormals. */
 static inline float half_to_f32(uint16_t h)

@@ -5,8 +5,8 @@
  * float32, but for the inputs of matrices, which are of the type that the back end multiplies (backend.mat)
  * and which only ops read and write: `void *` here. n is the number of tokens of the step. Views never own
  * memory. All ops are called from the engine thread, one at a time, and cannot fail: shapes were checked when
- * the model was bound, memory was reserved by `reserve`; a device's errors come out of `sync`. An op may
- * return before its work is done; works are done in the order of the calls.
+ * the model was bound, memory was reserved by `reserve`; a device's errors come out of `sync` and `wait`. An
+ * op may return before its work is done; works are done in the order of the calls.
  *
  * Batch invariance (bit for bit; on a device where the back end was asked for it): the result of a row
  * depends on that row alone, never on n, on the row's place, on the thread count, on the KV block size or on
@@ -76,11 +76,15 @@ struct attn_list { /* what the layers of one group see of the step */
     int window; /* a row at t sees (t - window, t]; 0 = all up to t */
 };
 #define BATCH_MAX_LISTS 128
-/* One step's integers, in host memory, unchanged until sync. A device copies them once, in `begin`. Rows that
- * no item covers are padding: their results are finite and nobody's, and they store nothing. */
+/* One step's integers, in host memory, unchanged until its last op was called. A device copies them once, in
+ * `begin`. Rows that no item covers are padding: their results are finite and nobody's, and they store
+ * nothing. */
 struct batch {
     int n;
     const int32_t *ids, *pos; /* [n] */
+    const int32_t
+        *drawn; /* [n] >= 0: the row's id is the token of that result of the sample before, which need
+                   not be there yet; -1: it is in ids. NULL: they all are. Only where there is sample */
     int n_out;
     const int *out_row; /* [n_out] ascending: the rows whose logits are wanted */
     int n_list;
@@ -215,10 +219,14 @@ struct ops {
     void (*all_reduce)(struct backend *, float *x, size_t n);
     void (*all_gather)(struct backend *, const float *part, int n, int len, float *all);
     /* One token for each of n <= max_rows rows; logits [n][vocab] may be changed. The results [n], in host
-     * memory of the back end, are there when the next sync returns, and until the second sample after this
-     * one. NULL where logits are in host memory anyway: there engine/sampler.c draws. */
+     * memory of the back end, are there when wait returns for them, and until the second sample after this
+     * one. n may be 0, to wait for what was called before. NULL where logits are in host memory anyway: there
+     * engine/sampler.c draws. */
     const struct sample_result *(*sample)(struct backend *, float *logits, int vocab,
                                           const struct sample_row *row, int n);
+    /* Waits for all that was called up to the sample that gave these, and no longer; errors as in sync. NULL
+     * where sample is. */
+    int (*wait)(struct backend *, const struct sample_result *, struct err *);
     /* Recorded steps; all NULL where there is nothing to gain. A step of n rows whose items have a row each
      * and whose logits are all wanted makes the same calls whatever its integers are. Ops called between
      * record and record_end do not run but are kept under n, instead of what was there; after begin, replay

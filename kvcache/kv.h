@@ -64,8 +64,8 @@ int kv_match(struct kv *kv, const int32_t *tok, int n, uint64_t salt, struct kv_
 /* Reserves room for tokens [0, n_total); frees blocks that no query at or after n_computed can see. All or
  * nothing: KV_OK or KV_FULL, in which case r is unchanged. */
 int kv_extend(struct kv *kv, struct kv_ref *r, int n_computed, int n_total);
-/* Publishes the blocks of tok that are full and computed. Call only after their compute has finished. Where
- * another sequence published the same tokens first, r moves to that block and gives its own back: table
+/* Publishes the blocks of tok that are full and computed, or will be before any work that is planned later.
+ * Where another sequence published the same tokens first, r moves to that block and gives its own back: table
  * entries may change. */
 void kv_commit(struct kv *kv, struct kv_ref *r, const int32_t *tok, int n_computed);
 /* Gives back room beyond n_keep tokens (rejected drafts). Published blocks, and what was computed when

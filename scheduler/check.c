@@ -8,6 +8,9 @@ static int check_seq(const struct seq *q, enum seq_state state, struct err *e)
     unsigned long long id = q->id;
     if (q->state != state) FAIL("sequence %llu is in state %d, in the queue of %d", id, q->state, state);
     if (q->n_tok > q->cap_tok || q->n_prompt > q->n_tok) FAIL("sequence %llu: token counts disagree", id);
+    if (q->n_known > q->n_tok || (q->n_known < q->n_tok && !q->n_flying))
+        FAIL("sequence %llu: %d of %d tokens known, %d steps under way", id, q->n_known, q->n_tok,
+             q->n_flying);
     if (q->n_computed < 0 || q->n_computed > q->n_tok) FAIL("sequence %llu: %d computed", id, q->n_computed);
     if (state == SEQ_WAITING && (q->kv.n_tokens || q->n_computed))
         FAIL("waiting sequence %llu holds blocks", id);

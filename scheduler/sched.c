@@ -1,5 +1,5 @@
-/* Queues in and out: opening, adding, removing, preempting, and taking a step's outcome. Planning is in
- * step.c. */
+/* Queues in and out: opening, adding, removing, preempting, and what a step leaves behind when it is launched
+ * and when its outcome is known. Planning is in step.c. */
 #include <stdlib.h>
 #include "sched_impl.h"
 
@@ -38,7 +38,8 @@ void sched_close(struct sched *s)
 void sched_add(struct sched *s, struct seq *q)
 {
     q->state = SEQ_WAITING;
-    q->n_computed = q->n_cached = 0;
+    q->n_computed = q->n_cached = q->n_flying = 0;
+    q->n_known = q->n_tok;
     seq_list_add(&s->waiting, q);
 }
 
@@ -67,20 +68,37 @@ void sched_preempt(struct sched *s, struct seq *q)
     seq_list_readd(&s->waiting, q);
 }
 
+static void publish(struct sched *s, struct seq *q)
+{
+    int n = q->n_computed < q->n_known ? q->n_computed : q->n_known;
+    if (q->state == SEQ_RUNNING && !q->no_prefix) kv_commit(s->kv, &q->kv, q->tok, n);
+}
+
+void sched_launch(struct sched *s, const struct batch_plan *plan)
+{
+    int row = 0;
+    for (int i = 0; i < plan->n_item; i++) {
+        const struct plan_item *it = &plan->item[i];
+        struct seq *q = it->seq;
+        row += it->n_logits;
+        q->n_flying++;
+        q->n_computed += it->q_len;
+        if (q->n_computed == q->n_tok && q->n_tok < q->max_total) q->tok[q->n_tok++] = ~(row - 1);
+        publish(s, q);
+    }
+}
+
 void sched_commit(struct sched *s, const struct batch_plan *plan, const struct step_result *res)
 {
     for (int i = 0; i < plan->n_item && i < res->n_item; i++) {
         const struct plan_item *it = &plan->item[i];
         const struct step_item *r = &res->item[i];
         struct seq *q = it->seq;
-        if (q->state != SEQ_RUNNING) continue; /* preempted by a test since the plan was made */
-        q->n_computed += it->q_len;
-        if (!q->no_prefix) kv_commit(s->kv, &q->kv, q->tok, q->n_computed);
-        if (r->n_new && q->n_tok < q->cap_tok) q->tok[q->n_tok++] = r->token;
-        if (r->finished) {
-            leave(s, q);
-            q->state = SEQ_FINISHED;
-        }
+        if (!q) continue;
+        q->n_flying--;
+        if (r->n_new && q->n_known < q->n_tok) q->tok[q->n_known++] = r->token;
+        publish(s, q);
+        if (r->finished) sched_remove(s, q);
     }
 }
 

@@ -37,10 +37,14 @@ void sched_remove(struct sched *s, struct seq *q); /* cancel in any state, betwe
 void sched_preempt(struct sched *s, struct seq *q);
 /* Plans the next step. Returns the number of items; 0 = nothing to do. *stuck is a sequence that can get no
  * further (it is alone and the pool is full, or it reached max_total), else NULL; the engine finishes it with
- * sched_remove, at once or after the step: it is not in the plan. While any sequence lives, items > 0 or
- * *stuck is set. */
+ * sched_remove, at once or after the step: it is not in the plan. While any sequence lives, items > 0, or
+ * *stuck is set, or a launched step is not committed. */
 int sched_step(struct sched *s, struct batch_plan *plan, struct seq **stuck);
-/* Takes the step's outcome: n_computed advances, blocks are published, new tokens appended, finished ones
+/* The plan's step is under way: n_computed advances, the drawn tokens get their places, blocks are published,
+ * since whatever reads them runs later. The next step may be planned before this one's outcome is known;
+ * steps are committed in the order of their launches. */
+void sched_launch(struct sched *s, const struct batch_plan *plan);
+/* Takes the step's outcome: new tokens become known, blocks that these fill are published, finished sequences
  * leave. */
 void sched_commit(struct sched *s, const struct batch_plan *plan, const struct step_result *res);
 /* The most prompt tokens that a step computes beside decodes, at least one; for --target-itl-ms. Without

@@ -13,7 +13,9 @@ struct seq {
     int32_t *tok; /* [cap_tok] prompt, then generated tokens; memory of the owner */
     int n_tok, cap_tok;
     int n_prompt;
-    int n_computed;  /* leading tokens whose KV is stored */
+    int n_known;     /* leading tokens that are known. A launched step draws the others: ~row of its logits */
+    int n_flying;    /* steps with this sequence that were launched and not committed */
+    int n_computed;  /* leading tokens whose KV is stored, or will be by launched steps */
     int n_cached;    /* of these, how many came from the prefix cache when first admitted */
     int max_total;   /* prompt + most tokens to generate; <= cap_tok */
     int priority;    /* lower runs first */

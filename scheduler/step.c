@@ -5,7 +5,7 @@
 
 static int remaining(const struct seq *q) { return q->n_tok - q->n_computed; }
 
-/* Nothing left that it may compute: the engine should have finished it. */
+/* Nothing left that it may compute: once no step with it is under way, the engine should have finished it. */
 static bool is_spent(const struct seq *q)
 {
     return remaining(q) < 1 || (q->n_tok >= q->max_total && q->n_tok > q->n_prompt);
@@ -75,14 +75,14 @@ static int plan_running(struct sched *s, struct batch_plan *plan, int left, int 
         bool decode = remaining(q) == 1;
         int n = decode ? 1 : min_int(min_int(remaining(q), chunk_limit(s)), left);
         if (is_spent(q)) {
-            if (!*stuck) *stuck = q;
+            if (!q->n_flying && !*stuck) *stuck = q;
         } else if (n) {
             n = reserve(s, q, n);
             if (n && decode)
                 plan_add(plan, &s->item[plan->n_decode++], q, 1);
             else if (n)
                 plan_add(plan, &s->prefill[s->n_prefill++], q, n);
-            else if (s->running.n == 1 && !*stuck)
+            else if (s->running.n == 1 && !q->n_flying && !*stuck)
                 *stuck = q;
             if (!decode) left -= n;
         }
@@ -99,10 +99,11 @@ static bool may_start(const struct sched *s, const struct seq *q, int debt)
     return !s->running.n || available(s) >= (int64_t)owed(s, q) + debt + s->c.watermark;
 }
 
-/* Waiting sequences, strictly in order: one that does not fit yet is not overtaken, so it cannot starve. */
+/* Waiting sequences, strictly in order: one that does not fit yet is not overtaken, so it cannot starve. One
+ * that was preempted under way starts again when its last token is known. */
 static void plan_waiting(struct sched *s, struct batch_plan *plan, int left, int debt, struct seq **stuck)
 {
-    for (struct seq *q; (q = s->waiting.head) && left && s->running.n < s->c.max_seqs;) {
+    for (struct seq *q; (q = s->waiting.head) && !q->n_flying && left && s->running.n < s->c.max_seqs;) {
         if (is_spent(q)) {
             if (!*stuck) *stuck = q;
             return;
@@ -135,7 +136,7 @@ int sched_step(struct sched *s, struct batch_plan *plan, struct seq **stuck)
     s->n_prefill = 0;
     s->short_of_room = false;
     int n_decode = 0, debt = 0;
-    for (const struct seq *q = s->running.head; q; q = q->next) n_decode += remaining(q) == 1;
+    for (const struct seq *q = s->running.head; q; q = q->next) n_decode += remaining(q) == 1 && !is_spent(q);
     /* Decodes come first in the budget; one token of prefill always goes, lest many decodes starve it. */
     int left = s->c.max_batch_tokens > n_decode ? s->c.max_batch_tokens - n_decode : 1;
     if (n_decode) left = min_int(left, s->max_prefill);

@@ -230,6 +230,7 @@ int launch_engine_config(const struct launch *l, struct engine_config *c, struct
     c->max_queue = o->max_queue;
     c->watchdog_s = o->watchdog_timeout;
     c->target_itl_ms = o->target_itl_ms;
+    c->async_steps = o->async_scheduling;
     c->weight_bytes = l->model->weight_bytes;
     return 0;
 }

@@ -23,11 +23,12 @@ bool gpu_check(struct gpu_bench *b, int status, const struct err *e)
     return false;
 }
 
-struct backend *gpu_open(struct gpu_bench *b, bool fp8)
+struct backend *gpu_open(struct gpu_bench *b, struct cuda_options o)
 {
     struct err e = {0};
     struct backend *be = NULL;
-    struct cuda_options o = {.fp8 = fp8};
+    o.run = pool_run;
+    o.pool = b->pool;
     return gpu_check(b, b->module->open(&o, &be, &e), &e) ? be : NULL;
 }
 
@@ -162,6 +163,7 @@ int main(int argc, char **argv)
     if (!gpu_check(&b, module_open("inferd_cuda", CUDA_MODULE_SYMBOL, CUDA_MODULE_ABI, &table, &e), &e))
         return 1;
     b.module = table;
+    if (!gpu_check(&b, pool_open(0, &b.pool, &e), &e)) return 1;
     float *noise = b.noise = malloc(NOISE * sizeof *noise);
     if (!noise) return fputs("gpu_ops: out of memory\n", stderr), 1;
     uint64_t random = 1;
@@ -172,5 +174,6 @@ int main(int argc, char **argv)
     }
     for (int i = 0; i < b.n_shape; i++) gpu_matrices(&b, &b.shape[i]);
     free(noise);
+    pool_close(b.pool);
     return b.failed;
 }

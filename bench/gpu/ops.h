@@ -11,6 +11,7 @@ struct shape { /* of a model */
 };
 struct gpu_bench {
     const struct cuda_module *module;
+    struct pool *pool; /* packs matrices */
     struct shape shape[2];
     int n_shape;
     int rows[8], n_rows;
@@ -24,7 +25,7 @@ struct gpu_bench {
 enum { NOISE = 1 << 20, SETS = 64, KV_BLOCK = 16 };
 
 /* Opens the device; NULL after saying why not. */
-struct backend *gpu_open(struct gpu_bench *b, bool fp8);
+struct backend *gpu_open(struct gpu_bench *b, struct cuda_options o);
 /* Device memory with random floats, or (mat) with random values of a matrix input's type. */
 void *gpu_random(struct gpu_bench *b, struct backend *be, size_t n, bool mat);
 bool gpu_wants(const struct gpu_bench *b, const char *op);

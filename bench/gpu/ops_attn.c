@@ -115,7 +115,7 @@ static bool set_up(struct gpu_bench *b, struct scene *s, const struct shape *m, 
 
 static void time_case(struct gpu_bench *b, const struct shape *m, const struct attn_case *c)
 {
-    struct scene s = {.be = gpu_open(b, false)};
+    struct scene s = {.be = gpu_open(b, (struct cuda_options){0})};
     if (!s.be) return;
     if (set_up(b, &s, m, c)) {
         double rows = (double)c->seqs * c->len,

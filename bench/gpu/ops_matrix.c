@@ -8,11 +8,14 @@
 struct kind {
     const char *name;
     enum dtype type;
-    bool fp8;
-    double bytes; /* of a weight */
+    bool fp8, own; /* own: without cublasLt */
+    double bytes;  /* of a weight */
 };
-static const struct kind kinds[] = {
-    {"BF16", DT_BF16, false, 2}, {"FP8", DT_BF16, true, 1}, {"Q4", DT_Q4_0, false, 0.5625}};
+static const struct kind kinds[] = {{"BF16", DT_BF16, false, false, 2},
+                                    {"FP8", DT_BF16, true, false, 1},
+                                    {"Q4", DT_Q4_0, false, false, 0.5625},
+                                    {"BF16 own", DT_BF16, false, true, 2}};
+enum { KINDS = sizeof kinds / sizeof *kinds };
 
 struct product {
     const char *name;
@@ -129,9 +132,10 @@ void gpu_matrices(struct gpu_bench *b, const struct shape *s)
                               .block_size = KV_BLOCK};
     if (lim.max_in < q) lim.max_in = q;
     if (!gpu_wants(b, "linear")) return;
-    for (int k = 0; k < 3; k++) {
+    for (int k = 0; k < KINDS; k++) {
         struct err e = {0};
-        struct backend *be = gpu_open(b, kinds[k].fp8);
+        struct backend *be =
+            gpu_open(b, (struct cuda_options){.fp8 = kinds[k].fp8, .deterministic = kinds[k].own});
         if (!be) return;
         int n = k ? 4 : 5; /* the head in BF16 only */
         if (gpu_check(b, be->ops->reserve(be, &lim, &e), &e))

@@ -131,7 +131,7 @@ void gpu_rows(struct gpu_bench *b, const struct shape *m)
     int outs = most < 256 ? most : 256;
     size_t x = (size_t)most * (width > m->hidden ? width : m->hidden), logits = (size_t)outs * m->vocab;
     struct err e = {0};
-    struct rows r = {.be = gpu_open(b, false), .m = m};
+    struct rows r = {.be = gpu_open(b, (struct cuda_options){0}), .m = m};
     if (!r.be) return;
     struct kv_geom g = {blocks, KV_BLOCK, 1, m->n_kv_head, m->head_dim, DT_BF16};
     struct step_limits lim = {.max_rows = most,

@@ -44,9 +44,9 @@ void cu_attn_close(struct cuda *c)
     c->attn = NULL;
 }
 
-size_t cu_attn_plan_bytes(const struct cuda *c)
+size_t cu_attn_plan_bytes(int n_item)
 {
-    return sizeof(struct attn_plan) + (size_t)c->lim.max_seqs * sizeof(struct attn_plan_item);
+    return sizeof(struct attn_plan) + (size_t)n_item * sizeof(struct attn_plan_item);
 }
 
 static int group_of(const struct cuda *c)
@@ -84,7 +84,7 @@ static int chunk_keys(const struct cuda *c, const struct attn_list *l)
 }
 
 /* A prefill is cut only where its tiles leave most of the device idle: its states are many. */
-size_t cu_attn_plan(const struct cuda *c, const struct attn_list *l, void *plan)
+void cu_attn_plan(const struct cuda *c, const struct attn_list *l, void *plan)
 {
     struct attn_plan *p = (struct attn_plan *)plan;
     struct attn_plan_item sum = {0, 0, 0, 0};
@@ -104,7 +104,6 @@ size_t cu_attn_plan(const struct cuda *c, const struct attn_list *l, void *plan)
         if (cut) sum.part += it->len * chunks;
     }
     p->item[l->n_item] = sum;
-    return sizeof *p + l->n_item * sizeof sum;
 }
 
 void cu_attn(struct backend *be, const struct attn_args *a)

@@ -298,6 +298,7 @@ static __global__ void __launch_bounds__(attn_shape<D, FP8, FOLD>::THREADS, 2)
     unsigned char *ring = (unsigned char *)shared, *own = ring + S::RINGS;
     const int parts = ATTN_LARGE_TILE / 16 / S::WARPS; /* blocks' tiles in one of the plan's */
     int warp = threadIdx.x / 32;
+    pdl_launch();
     pdl_wait();
     int n_large = a.plan->item[a.plan->n_item].large * a.n_kv_head * parts;
     for (int i = blockIdx.x; i < n_large; i += gridDim.x) {
@@ -311,7 +312,6 @@ static __global__ void __launch_bounds__(attn_shape<D, FP8, FOLD>::THREADS, 2)
         struct unit u = find_unit(a, i / a.n_kv_head, i % a.n_kv_head, false);
         walk<S, 1>(a, u, ring + warp * S::RING * S::HALF, own);
     }
-    pdl_launch();
 }
 
 enum { FOLD_WARPS = 4 };
@@ -364,6 +364,7 @@ static __global__ void __launch_bounds__(FOLD_WARPS * 32)
     fold_kernel(const __grid_constant__ struct attn_view a)
 {
     int job = blockIdx.x * FOLD_WARPS + threadIdx.x / 32, row = job / a.n_head, head = job % a.n_head;
+    pdl_launch();
     pdl_wait();
     if (row >= a.n) return;
     bf16 *out = a.out + (size_t)row * a.out_stride + (size_t)head * a.dim;
@@ -417,6 +418,7 @@ void cu_attn_mma_open(struct cuda *c, struct cu_attn *s)
             s->mma[w] = k.smem <= (size_t)c->smem_max &&
                         cudaFuncSetAttribute((const void *)k.fn, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                              (int)k.smem) == cudaSuccess;
+            cudaGetLastError(); /* where it may not have so much, the plain kernel runs */
         }
     }
 }

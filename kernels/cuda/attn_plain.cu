@@ -57,6 +57,7 @@ static __device__ void attend(const struct attn_view &a, int at, int row, int he
 static __global__ void __launch_bounds__(WARPS * 32) plain_kernel(const __grid_constant__ struct attn_view a)
 {
     DYNAMIC_SHARED(float, shared); /* [WARPS][dim + 32] */
+    pdl_launch();
     pdl_wait();
     int warp = threadIdx.x / 32, job = blockIdx.x * WARPS + warp;
     if (job >= a.n * a.n_head) return;

@@ -22,6 +22,11 @@ int cu_alloc(struct cuda *c, size_t bytes, const char *what, void **out, struct 
                    cudaGetErrorString(s));
 }
 
+int cu_verdict(const struct cuda *c, struct err *e)
+{
+    return c->bad ? err_set(e, ERR_IO, "cuda: %s (%s)", cudaGetErrorString(c->bad), c->bad_at) : 0;
+}
+
 static int mem_alloc(struct backend *be, size_t bytes, void **out, struct err *e)
 {
     return cu_alloc(cuda_of(be), bytes, "activations and vectors", out, e);
@@ -51,7 +56,7 @@ static void mem_read(struct backend *be, void *dst, const void *src, size_t byte
 static size_t mem_available(struct backend *be)
 {
     size_t left = 0, total = 0;
-    (void)be;
+    cudaSetDevice(cuda_of(be)->device);
     return cudaMemGetInfo(&left, &total) ? SIZE_MAX : left;
 }
 
@@ -60,6 +65,7 @@ static int reserve(struct backend *be, const struct step_limits *l, struct err *
     struct cuda *c = cuda_of(be);
     c->lim = *l;
     cu_record_close(c); /* it knows the old addresses */
+    cu_pack_close(c);
     int rc = cu_linear_reserve(c, e);
     if (!rc) rc = cu_attn_reserve(c, e);
     if (!rc) rc = cu_sample_reserve(c, e);
@@ -69,10 +75,8 @@ static int reserve(struct backend *be, const struct step_limits *l, struct err *
 
 static int sync_stream(struct backend *be, struct err *e)
 {
-    struct cuda *c = cuda_of(be);
-    cu_comm_wait(c);
-    if (!c->bad) return 0;
-    return err_set(e, ERR_IO, "cuda: %s (%s)", cudaGetErrorString(c->bad), c->bad_at);
+    cu_comm_wait(cuda_of(be));
+    return cu_verdict(cuda_of(be), e);
 }
 
 /* Devices that this build has code for. */
@@ -97,6 +101,7 @@ static void close_device(struct backend *be)
     cu_sample_close(c);
     cu_attn_close(c);
     cu_linear_close(c);
+    cu_pack_close(c);
     if (c->stream) cudaStreamDestroy(c->stream);
     free(c);
 }
@@ -107,8 +112,8 @@ static const struct ops table = {
     cu_weight_free, cu_weight_info, cu_kv_alloc, cu_kv_free,    reserve,       cu_begin,
     cu_embed,       cu_gather,      cu_linear,   cu_linear_glu, cu_add_norm,   cu_row_norm,
     cu_rope_angles, cu_qkv_prep,    cu_attn,     cu_scale_cap,  cu_join,       cu_all_reduce,
-    cu_all_gather,  cu_sample,      cu_record,   cu_record_end, cu_replay,     sync_stream,
-    close_device,
+    cu_all_gather,  cu_sample,      cu_wait,     cu_record,     cu_record_end, cu_replay,
+    sync_stream,    close_device,
 };
 
 static int open_device(const struct cuda_options *o, struct backend **out, struct err *e)

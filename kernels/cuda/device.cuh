@@ -5,7 +5,7 @@
  * lengths, positions or the number of items.
  *
  *   backend.cu  opening, memory, the table        step.cu    staging of a step (begin), sync
- *   weight.cu   packing of matrices               linear.cu  products: which kernel for how many rows
+ *   weight.cu pack.cu  matrices and packing       linear.cu  products: which kernel for how many rows
  *   qkv.cu attn*.cu kv.cu                         norm.cu elementwise.cu sample.cu */
 #pragma once
 #include "dev.cuh"
@@ -25,9 +25,11 @@ struct cu_list {
 };
 struct cu_step {              /* device addresses; those of a step of n rows are always the same */
     const int32_t *ids, *pos; /* [n] */
+    const int32_t *drawn;     /* [n] row of the last sample that makes the id; -1: it is in ids */
     const int32_t *out_row;   /* [n] of which n_out are set */
     struct cu_list list[BATCH_MAX_LISTS];
 };
+struct cu_pack;   /* weight.cu's: pinned buffers */
 struct cu_linear; /* linear.cu's: cublasLt, scratch */
 struct cu_attn;   /* attn.cu's: scratch */
 struct cu_sample; /* sample.cu's */
@@ -46,6 +48,7 @@ struct cuda {
     const char *bad_at;
     struct step_limits lim;
     struct cu_step step;
+    struct cu_pack *pack; /* NULL: nothing is being packed */
     struct cu_linear *linear;
     struct cu_attn *attn;
     struct cu_sample *sample;
@@ -61,6 +64,8 @@ void cu_note(struct cuda *c, cudaError_t e, const char *where);
 #define CU_STR(x)      CU_STR_(x)
 #define CU(c, call)    cu_note(c, call, __FILE__ ":" CU_STR(__LINE__))
 #define CU_LAUNCHED(c) cu_note(c, cudaPeekAtLastError(), __FILE__ ":" CU_STR(__LINE__))
+/* The first error, if there was one. */
+int cu_verdict(const struct cuda *c, struct err *e);
 /* Device memory with an error that says what for. */
 int cu_alloc(struct cuda *c, size_t bytes, const char *what, void **out, struct err *e);
 
@@ -76,16 +81,17 @@ int cu_sample_open(struct cuda *c, struct err *e);
 int cu_sample_reserve(struct cuda *c, struct err *e);
 void cu_sample_close(struct cuda *c);
 
-/* Called by begin for each list, in host memory; what was written is copied to cu_list.plan. Tiles of work
- * for prefill and splits for decode, built from the items. Returns the bytes written, at most
- * cu_attn_plan_bytes (which may be asked after reserve). */
-size_t cu_attn_plan_bytes(const struct cuda *c);
-size_t cu_attn_plan(const struct cuda *c, const struct attn_list *l, void *plan);
+/* Called by begin for each list, in host memory, which is copied to cu_list.plan. Tiles of work for prefill
+ * and splits for decode, built from the items: cu_attn_plan_bytes of so many. */
+size_t cu_attn_plan_bytes(int n_item);
+void cu_attn_plan(const struct cuda *c, const struct attn_list *l, void *plan);
 
 /* step.cu: copies a step to the device. reserve comes after cu_attn_reserve. */
 int cu_stage_reserve(struct cuda *c, struct err *e);
 void cu_stage_close(struct cuda *c);
 void cu_begin(struct backend *, const struct batch *b);
+
+void cu_pack_close(struct cuda *c); /* weight.cu; the next matrix opens it */
 
 /* record.cu: steps as CUDA graphs. */
 int cu_record(struct backend *, struct err *e);
@@ -125,3 +131,6 @@ void cu_gather(struct backend *, const struct batch *b, const void *x, size_t ro
 void cu_scale_cap(struct backend *, float *x, int64_t n, float scale, float cap);
 const struct sample_result *cu_sample(struct backend *, float *logits, int vocab,
                                       const struct sample_row *row, int n);
+int cu_wait(struct backend *, const struct sample_result *, struct err *e);
+/* The last sample's results on the device: always at the same address. */
+const struct sample_result *cu_drawn(const struct cuda *c);

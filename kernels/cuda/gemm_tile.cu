@@ -284,12 +284,10 @@ template <int KIND> static void launch_kind(struct cuda *c, const struct gemm_jo
         launch<KIND, 2>(c, j, grid);
 }
 
-/* How many blocks share each output: enough to fill a device, if the partial sums fit. */
+/* How many blocks share each output, all of one cut: enough to fill a device, if the partial sums fit. */
 static int choose_parts(const struct gemm_job *j, int blocks, int cols)
 {
     int split = j->out[0].split, fit = (int)(SCRATCH_BYTES / ((size_t)blocks * 128 * 64 * 4 * cols));
-    for (int i = 1; i < j->n_outs; i++)
-        if (j->out[i].split != split) return 1;
     const int choice[] = {1, split, split * SEGMENTS};
     int parts = 1;
     for (int i = 1; i < 3; i++)

@@ -79,9 +79,10 @@ static struct gemm_job job(struct cuda *c, const struct weight *w, const void *x
     return j;
 }
 
-/* Beyond 16 rows the streaming kernel reads x as often as the weights: only for small matrices, of which the
- * tiled one has too few blocks. */
-static bool by_rows(int n, int n_out) { return n <= 16 || (n <= ROWS_MAX && n_out < 8192); }
+/* Beyond a few rows the streaming kernel reads x as often as the weights: only for small matrices, of which
+ * the tiled one has too few blocks. */
+enum { FEW_ROWS = 16 };
+static bool by_rows(int n, int n_out) { return n <= FEW_ROWS || (n <= ROWS_MAX && n_out < 8192); }
 
 static void multiply(struct cuda *c, enum weight_kind kind, struct gemm_job *j, int n_out)
 {
@@ -140,8 +141,9 @@ void cu_linear(struct backend *be, const void *x, int n, const struct linear_out
         }
         struct gemm_job j = job(c, out[i].w, x, n); /* neighbours of one kind share a launch */
         enum weight_kind kind = out[i].w->kind;
-        int sum = 0;
+        int sum = 0, split = out[i].w->split;
         for (; i < n_out && out[i].w->kind == kind && j.n_outs < MAX_OUTS; i++) {
+            if (n > FEW_ROWS && out[i].w->split != split) break; /* tiles fill the device only if cut alike */
             j.out[j.n_outs++] = job_out(out[i].w, out[i].bias, out[i].y, out[i].y_stride);
             sum += out[i].w->info.n_out;
         }

@@ -26,7 +26,6 @@ struct choice {
 };
 enum { MAX_CHOICES = 512 };
 struct cu_lt {
-    void *lib;
     cublasLtHandle_t handle;
     cublasLtMatmulDesc_t desc;
     int n_choice, next;
@@ -43,11 +42,11 @@ static bool load(struct cu_lt *lt)
     FUNCTIONS(X)
 #undef X
 #else
-    lt->lib = dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_LOCAL);
-    if (!lt->lib) lt->lib = dlopen("libcublasLt.so", RTLD_NOW | RTLD_LOCAL);
-    if (!lt->lib) return false;
+    void *lib = dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_LOCAL);
+    if (!lib) lib = dlopen("libcublasLt.so", RTLD_NOW | RTLD_LOCAL);
+    if (!lib) return false;
 #define X(name)                                                                                              \
-    lt->name = (decltype(&cublasLt##name))dlsym(lt->lib, "cublasLt" #name);                                  \
+    lt->name = (decltype(&cublasLt##name))dlsym(lib, "cublasLt" #name);                                      \
     if (!lt->name) return false;
     FUNCTIONS(X)
 #undef X
@@ -69,12 +68,12 @@ struct cu_lt *lt_open(void)
     return NULL;
 }
 
+/* The library stays loaded: the device knows its code by then. */
 void lt_close(struct cu_lt *lt)
 {
     if (!lt) return;
     if (lt->desc) lt->MatmulDescDestroy(lt->desc);
     if (lt->handle) lt->Destroy(lt->handle);
-    if (lt->lib) dlclose(lt->lib);
     free(lt);
 }
 

@@ -3,8 +3,10 @@
 #pragma once
 #include "ops.h"
 
-#define CUDA_MODULE_ABI    1
+#define CUDA_MODULE_ABI    2
 #define CUDA_MODULE_SYMBOL "inferd_cuda_module"
+
+struct pool;
 
 enum cuda_attention {
     CUDA_ATTENTION_MMA,
@@ -18,6 +20,9 @@ struct cuda_options {
     bool fp8;           /* plain matrices are packed as E4M3 with a scale for each output */
     enum cuda_attention attention;
     enum cuda_norm norm;
+    /* What packs matrices: pool_run and its pool, borrowed (or NULL). The module starts no threads. */
+    void (*run)(struct pool *, int n_task, void (*fn)(void *arg, int task, int worker), void *arg);
+    struct pool *pool;
 };
 struct cuda_module {
     int abi; /* CUDA_MODULE_ABI */

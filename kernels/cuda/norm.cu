@@ -10,8 +10,8 @@ template <int SLOTS> static __global__ void __launch_bounds__(NORM_THREADS) add_
     const float4 zero = make_float4(0, 0, 0, 0);
     size_t row = (size_t)blockIdx.x * a.dim;
     float4 v[SLOTS], d[SLOTS];
-    pdl_wait();
     pdl_launch();
+    pdl_wait();
 #pragma unroll
     for (int s = 0; s < SLOTS; s++) {
         int i = threadIdx.x + s * blockDim.x;

@@ -62,6 +62,7 @@ static __device__ void store_e4m3(unsigned char *dst, float *scale, const float 
 
 static __global__ void __launch_bounds__(WARPS * 32) qkv_kernel(const __grid_constant__ struct qkv_view a)
 {
+    pdl_launch();
     pdl_wait();
     int heads = a.n_head + 2 * a.n_kv_head, job = blockIdx.x * WARPS + threadIdx.x / 32;
     if (job >= a.n * heads) return;

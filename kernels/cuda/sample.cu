@@ -215,8 +215,11 @@ const struct sample_result *cu_sample(struct backend *be, float *logits, int voc
     struct cu_sample *s = c->sample;
     struct sample_pair *p = &s->pair[s->turn ^= 1];
     int n_edit = 0;
-    if (n <= 0) return p->out;
     CU(c, cudaEventSynchronize(p->done));
+    if (n <= 0) {
+        CU(c, cudaEventRecord(p->done, c->stream));
+        return p->out;
+    }
     for (int i = 0; i < n; i++) n_edit += count_edits(&row[i]);
     if (grow(c, p, n_edit, NULL)) {
         memset(p->out, 0, (size_t)n * sizeof *p->out);
@@ -245,3 +248,14 @@ const struct sample_result *cu_sample(struct backend *be, float *logits, int voc
     CU(c, cudaEventRecord(p->done, c->stream));
     return p->out;
 }
+
+int cu_wait(struct backend *be, const struct sample_result *out, struct err *e)
+{
+    struct cuda *c = cuda_of(be);
+    if (c->comm) cu_comm_wait(c); /* whose patience has an end */
+    for (int i = 0; i < PAIRS; i++)
+        if (c->sample->pair[i].out == out) CU(c, cudaEventSynchronize(c->sample->pair[i].done));
+    return cu_verdict(c, e);
+}
+
+const struct sample_result *cu_drawn(const struct cuda *c) { return c->sample->view.result; }

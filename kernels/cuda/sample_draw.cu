@@ -57,8 +57,8 @@ static __global__ void unedit_rows(struct sample_view v)
 static __global__ void __launch_bounds__(SAMPLE_THREADS) max_of_chunks(struct sample_view v, bool again)
 {
     SHARED(key_parts, part);
-    pdl_wait();
     pdl_launch();
+    pdl_wait();
     const struct sample_task &t = v.task[blockIdx.y];
     if (again && (t.n_top < 0 || !(t.n_bias + t.n_ban + t.n_seen))) return;
     const float *x = v.x + (size_t)blockIdx.y * v.vocab;
@@ -111,8 +111,8 @@ static __device__ void list_tokens(int *n_list, uint2 *list, const int q[8], int
 #define EACH (CHUNK_SPANS / (SAMPLE_THREADS / 32))
 static __global__ void __launch_bounds__(SAMPLE_THREADS, 4) weigh_chunks(struct sample_view v)
 {
-    pdl_wait();
     pdl_launch();
+    pdl_wait();
     int row = blockIdx.y, lane = threadIdx.x % 32, first = blockIdx.x * CHUNK_SPANS + threadIdx.x / 32 * EACH;
     const struct sample_task &t = v.task[row];
     if (t.how < HOW_ANY) return;
@@ -261,8 +261,8 @@ static __device__ int32_t draw_any(struct pick_shared &sh, const struct sample_v
 static __global__ void __launch_bounds__(PICK_THREADS, 1) pick(struct sample_view v)
 {
     SHARED(struct pick_shared, sh);
-    pdl_wait();
     pdl_launch();
+    pdl_wait();
     int row = blockIdx.x;
     const struct sample_task &t = v.task[row];
     uint64_t best = row_best(v, row);

@@ -25,8 +25,8 @@ static __device__ void sum_spans(struct score_shared &sh, const struct sample_vi
 static __global__ void __launch_bounds__(SAMPLE_THREADS) score_chunks(struct sample_view v)
 {
     SHARED(struct score_shared, sh);
-    pdl_wait();
     pdl_launch();
+    pdl_wait();
     int row = blockIdx.y;
     const struct sample_task &t = v.task[row];
     if (t.n_top < 0 || v.result[row].status) return;
@@ -102,8 +102,8 @@ static __device__ double log_sum_exp(struct finish_shared &sh, const struct samp
 static __global__ void __launch_bounds__(SAMPLE_THREADS) finish_rows(struct sample_view v)
 {
     SHARED(struct finish_shared, sh);
-    pdl_wait();
     pdl_launch();
+    pdl_wait();
     int row = blockIdx.x;
     const struct sample_task &t = v.task[row];
     struct sample_result *r = v.result + row;

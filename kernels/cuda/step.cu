@@ -1,10 +1,10 @@
-/* Staging: a step's integers are packed into one pinned block and copied in one piece, the plans of attention
- * after it. Two blocks take turns, so that the next step can be packed while the copy of this one waits for
- * the device.
+/* Staging: a step's integers and the plans of attention are packed into one pinned block and copied in one
+ * piece. Two blocks take turns, so that the next step can be packed while the copy of this one waits for the
+ * device.
  *
  * The order within a block depends on the number of rows alone, so that a captured graph of n rows finds
- * every array where it was:   ids, pos, out_row [n] | for each list: row_item [n], item [seats] | tables, as
- * many as there are. seats = min(n, max_seqs), as an item has a row at least. */
+ * every array where it was:   ids, pos, drawn, out_row [n] | for each list: row_item [n], item [seats], its
+ * plan | tables, as many as there are. seats = min(n, max_seqs), as an item has a row at least. */
 #include "device.cuh"
 #include <stdlib.h>
 #include <string.h>
@@ -12,10 +12,9 @@
 enum { BLOCKS = 2, ALIGN = 256 };
 
 struct cu_stage {
-    char *host[BLOCKS], *device; /* [bytes] a packed step, then the plans, [n_list][plan_bytes] */
+    char *host[BLOCKS], *device; /* a packed step */
     cudaEvent_t copied[BLOCKS];
     bool used[BLOCKS];
-    size_t bytes, plan_bytes;
     int turn;
 };
 
@@ -24,11 +23,12 @@ static int seats(const struct cuda *c, int n) { return n < c->lim.max_seqs ? n :
 static size_t rows_bytes(int n) { return align_up((size_t)n * sizeof(int32_t)); }
 static size_t list_bytes(const struct cuda *c, int n)
 {
-    return rows_bytes(n) + align_up((size_t)seats(c, n) * sizeof(struct cu_item));
+    size_t items = (size_t)seats(c, n) * sizeof(struct cu_item);
+    return rows_bytes(n) + align_up(items) + align_up(cu_attn_plan_bytes(seats(c, n)));
 }
 static size_t header_bytes(const struct cuda *c, int n)
 {
-    return 3 * rows_bytes(n) + (size_t)c->lim.n_list * list_bytes(c, n);
+    return 4 * rows_bytes(n) + (size_t)c->lim.n_list * list_bytes(c, n);
 }
 
 void cu_stage_close(struct cuda *c)
@@ -52,9 +52,7 @@ int cu_stage_reserve(struct cuda *c, struct err *e)
     cu_stage_close(c);
     struct cu_stage *s = c->stage = (struct cu_stage *)calloc(1, sizeof *s);
     if (!s) return err_set(e, ERR_NOMEM, "out of memory");
-    s->bytes = align_up(header_bytes(c, l->max_rows) + tables * sizeof(int32_t));
-    s->plan_bytes = align_up(cu_attn_plan_bytes(c));
-    size_t all = s->bytes + (size_t)l->n_list * s->plan_bytes;
+    size_t all = header_bytes(c, l->max_rows) + tables * sizeof(int32_t);
     for (int i = 0; i < BLOCKS; i++)
         if (cudaHostAlloc((void **)&s->host[i], all, cudaHostAllocDefault) ||
             cudaEventCreateWithFlags(&s->copied[i], cudaEventDisableTiming))
@@ -111,6 +109,8 @@ void cu_begin(struct backend *be, const struct batch *b)
     struct cu_item *packed[BATCH_MAX_LISTS];
     put_rows(&p, n, b->ids, &c->step.ids);
     put_rows(&p, n, b->pos, &c->step.pos);
+    int32_t *drawn = put_rows(&p, n, b->drawn, &c->step.drawn);
+    for (int i = 0; i < n && !b->drawn; i++) drawn[i] = -1;
     int32_t *out = put_rows(&p, n, NULL, &c->step.out_row);
     for (int i = 0; i < n; i++) out[i] = i < b->n_out ? b->out_row[i] : 0;
     struct tables t = {(int32_t *)(p.host + header_bytes(c, n)), 0, c->lim.block_size, 0};
@@ -121,6 +121,9 @@ void cu_begin(struct backend *be, const struct batch *b)
         c->step.list[k].item = (const struct cu_item *)(p.device + p.at);
         c->step.list[k].table = (const int32_t *)(p.device + header_bytes(c, n));
         p.at += align_up((size_t)seats(c, n) * sizeof(struct cu_item));
+        cu_attn_plan(c, l, p.host + p.at);
+        c->step.list[k].plan = p.device + p.at;
+        p.at += align_up(cu_attn_plan_bytes(seats(c, n)));
         for (int i = 0; i < n; i++) row_item[i] = -1;
         for (int i = 0; i < l->n_item; i++) {
             const struct attn_item *it = &l->item[i];
@@ -133,12 +136,6 @@ void cu_begin(struct backend *be, const struct batch *b)
     }
     size_t bytes = header_bytes(c, n) + (size_t)t.n * sizeof(int32_t);
     CU(c, cudaMemcpyAsync(s->device, p.host, bytes, cudaMemcpyHostToDevice, c->stream));
-    for (int k = 0; k < b->n_list; k++) {
-        size_t at = s->bytes + (size_t)k * s->plan_bytes, used = cu_attn_plan(c, &b->list[k], p.host + at);
-        c->step.list[k].plan = s->device + at;
-        if (used)
-            CU(c, cudaMemcpyAsync(s->device + at, p.host + at, used, cudaMemcpyHostToDevice, c->stream));
-    }
     CU(c, cudaEventRecord(s->copied[turn], c->stream));
     s->used[turn] = true;
 }

@@ -1,15 +1,12 @@
-/* Matrices of files into the layouts of gemm.cuh, packed by the host some tiles at a time, and back again for
- * the embedding and for products of many rows. Types of 4 and 8 bits with a scale for each 32 values keep
- * their codes; the others, which few matrices of a file have, become BF16. */
-#include <cuda_fp8.h>
-#include <math.h>
+/* Matrices: their memory, filled slice by slice through two pinned buffers in turn, so that the pool's
+ * threads pack one (pack.cu) while the other is copied; and back to numbers for the embedding and for
+ * products of many rows. The buffers last from the first matrix until `reserve`, when the weights are all
+ * there. */
 #include <stdlib.h>
-#include <string.h>
 #include "gemm.cuh"
-#include "half.h"
 
 #define MAX_IN      (1 << 24) /* so that sizes need no overflow checks */
-#define STAGE_BYTES ((size_t)4 << 20)
+#define SLICE_BYTES ((size_t)16 << 20)
 
 static enum weight_kind kind_for(const struct cuda *c, enum dtype t)
 {
@@ -36,194 +33,106 @@ static void cut_sums(struct weight *w)
     w->seg = (w->n_unit + w->split * SEGMENTS - 1) / (w->split * SEGMENTS);
 }
 
-/* ---- one row of a quantised kind ---- */
+/* ---- slices ---- */
 
-struct row {
-    float *f;        /* [n_in] work space */
-    uint8_t *code;   /* [n_in] */
-    float *s, *min;  /* [n_in / 32] */
-    float row_scale; /* times s, min and, of E4M3, codes */
+struct cu_pack {
+    uint8_t *host[2]; /* [bytes] */
+    cudaEvent_t copied[2];
+    size_t bytes;
+    int turn;
 };
 
-/* What a scale is halved from: of blocks of type t with 32 values, or of Q4_K's eight groups. The values come
- * out of dtype_to_f32: min is that of code 0, and the scale follows from the block's header. */
-static void decode_q4(enum dtype t, const uint8_t *src, int n_in, struct row *r)
+void cu_pack_close(struct cuda *c)
 {
-    const int per = dtype_info(t)->block, bytes = dtype_info(t)->bytes;
-    for (int k = 0; k < n_in; k += per, src += bytes) {
-        uint16_t d, m;
-        memcpy(&d, src, 2);
-        memcpy(&m, src + 2, 2);
-        for (int g = 0; g < per / 32; g++) {
-            int at = (k + 32 * g) / 32;
-            uint8_t *code = r->code + k + 32 * g;
-            if (t == DT_Q4_K) { /* 6-bit scales and mins; the last four borrow the top bits of the first */
-                const uint8_t *s = src + 4, *q = src + 16 + 32 * (g / 2);
-                int scale = g < 4 ? s[g] & 63 : (s[g + 4] & 15) | s[g - 4] >> 6 << 4;
-                int min = g < 4 ? s[g + 4] & 63 : s[g + 4] >> 4 | s[g] >> 6 << 4;
-                r->s[at] = half_to_f32(d) * (float)scale;
-                r->min[at] = -half_to_f32(m) * (float)min;
-                for (int i = 0; i < 32; i++) code[i] = q[i] >> 4 * (g & 1) & 15;
-            } else {
-                const uint8_t *q = src + (t == DT_Q4_0 ? 2 : 4);
-                r->s[at] = half_to_f32(d);
-                r->min[at] = t == DT_Q4_0 ? -8 * half_to_f32(d) : half_to_f32(m);
-                for (int i = 0; i < 16; i++) code[i] = q[i] & 15, code[i + 16] = q[i] >> 4;
-            }
+    struct cu_pack *p = c->pack;
+    if (!p) return;
+    for (int i = 0; i < 2; i++) {
+        if (p->copied[i]) CU(c, cudaEventSynchronize(p->copied[i]));
+        if (p->copied[i]) cudaEventDestroy(p->copied[i]);
+        if (p->host[i]) cudaFreeHost(p->host[i]);
+    }
+    free(p);
+    c->pack = NULL;
+}
+
+static int pack_open(struct cuda *c, size_t bytes, struct err *e)
+{
+    if (c->pack && c->pack->bytes >= bytes) return 0;
+    cu_pack_close(c);
+    struct cu_pack *p = c->pack = (struct cu_pack *)calloc(1, sizeof *p);
+    if (!p) return err_set(e, ERR_NOMEM, "out of memory");
+    p->bytes = bytes;
+    for (int i = 0; i < 2; i++)
+        if (cudaHostAlloc((void **)&p->host[i], bytes, cudaHostAllocDefault) ||
+            cudaEventCreateWithFlags(&p->copied[i], cudaEventDisableTiming)) {
+            cudaGetLastError();
+            cu_pack_close(c);
+            return err_set(e, ERR_NOMEM, "cuda: no pinned memory for packing (%zu MiB)", bytes >> 20);
         }
-    }
+    return 0;
 }
 
-static void decode_q8(const uint8_t *src, int n_in, struct row *r)
+static size_t tile_bytes(const struct weight *w)
 {
-    for (int at = 0; at < n_in / 32; at++, src += 34) {
-        uint16_t d;
-        memcpy(&d, src, 2);
-        r->s[at] = half_to_f32(d);
-        r->min[at] = 0;
-        for (int i = 0; i < 32; i++) r->code[32 * at + i] = src[2 + i] ^ 0x80;
-    }
+    return w->kind == KIND_BF16 ? (size_t)w->info.n_in * 2 * TILE : (size_t)w->n_unit * unit_bytes(w->kind);
 }
 
-static void encode_e4m3(enum dtype t, const uint8_t *src, int n_in, struct row *r)
+struct slice {
+    const struct weight *w;
+    const uint8_t *src;
+    int first, n; /* tiles */
+    uint8_t *to;  /* [n][tile_bytes] */
+    float *scale; /* [n][TILE] */
+};
+static int rows_from(const struct slice *s, int tile, int n)
 {
-    float max = 0;
-    dtype_to_f32(t, src, r->f, n_in);
-    for (int k = 0; k < n_in; k++) max = fmaxf(max, fabsf(r->f[k]));
-    r->row_scale = max > 0 && max <= 3e38f ? max / 448 : 1;
-    float inverse = 1 / r->row_scale;
-    for (int k = 0; k < n_in; k++)
-        r->code[k] = (uint8_t)__nv_cvt_float_to_fp8(r->f[k] * inverse, __NV_SATFINITE, __NV_E4M3);
+    int left = s->w->info.n_out - (s->first + tile) * TILE;
+    return left < n * TILE ? left : n * TILE;
+}
+static void pack_task(void *arg, int i, int worker)
+{
+    const struct slice *s = (const struct slice *)arg;
+    const struct weight_info *in = &s->w->info;
+    (void)worker;
+    pack_tile(s->w, s->src + (size_t)(s->first + i) * TILE * dtype_row_bytes(in->type, in->n_in),
+              rows_from(s, i, 1), s->to + (size_t)i * tile_bytes(s->w), s->scale + (size_t)i * TILE);
 }
 
-/* A power of two leaves the bits of a row's scales as they are and puts the largest near 2^14, where halves
- * neither overflow nor lose bits to subnormals. */
-static void scale_row(int n_in, struct row *r)
+static cudaError_t send(struct cuda *c, const struct slice *s)
 {
-    float max = 0;
-    int e = 14;
-    for (int i = 0; i < n_in / 32; i++) max = fmaxf(max, fmaxf(fabsf(r->s[i]), fabsf(r->min[i])));
-    if (max > 0 && max <= 3e38f) frexpf(max, &e);
-    r->row_scale = ldexpf(1, e - 14);
-    for (int i = 0; i < n_in / 32; i++) {
-        r->s[i] = ldexpf(r->s[i], 14 - e);
-        r->min[i] = ldexpf(r->min[i], 14 - e);
-    }
+    const struct weight *w = s->w;
+    size_t rows = (size_t)rows_from(s, 0, s->n), bytes = (size_t)s->n * tile_bytes(w);
+    if (w->kind == KIND_BF16) bytes = rows * (size_t)w->info.n_in * 2; /* the last tile may be short */
+    cudaError_t bad = cudaMemcpyAsync(w->data + (size_t)s->first * tile_bytes(w), s->to, bytes,
+                                      cudaMemcpyHostToDevice, c->stream);
+    if (bad || !w->row_scale) return bad;
+    return cudaMemcpyAsync(w->row_scale + (size_t)s->first * TILE, s->scale, rows * sizeof(float),
+                           cudaMemcpyHostToDevice, c->stream);
 }
 
-/* Row `r16` of a tile, into its zeroed units; where things lie: gemm.cuh. */
-static void place_row(enum weight_kind kind, int n_in, const struct row *r, int r16, uint8_t *units)
+/* Enqueues the matrix: src has been read when it returns. */
+static int fill(struct cuda *c, const struct weight *w, const void *src, struct err *e)
 {
-    int g = r16 % 8, half = r16 / 8;
-    for (int k = 0; k < n_in; k += 4) {
-        uint8_t *unit = units + (size_t)(k / UNIT) * unit_bytes(kind);
-        int i = k / 32 % 2, lane = 4 * g + k / 8 % 4, m = k / 4 % 2;
-        const uint8_t *c = r->code + k;
-        for (int h = 0; h < 2; h++)
-            for (int e = 0; e < 2; e++, c++)
-                if (kind == KIND_Q4)
-                    unit[16 * lane + 4 * (2 * i + m) + h + 2 * e] |= (uint8_t)(*c << 4 * half);
-                else
-                    unit[512 * i + 16 * lane + 4 * (2 * m + h) +
-                         (kind == KIND_Q8 ? e + 2 * half : half + 2 * e)] = *c;
+    size_t one = tile_bytes(w) + TILE * sizeof(float), fit = SLICE_BYTES / one;
+    int tiles = tiles_of(w->info.n_out), most = fit < 1 ? 1 : fit < (size_t)tiles ? (int)fit : tiles;
+    int rc = pack_open(c, (size_t)most * one, e);
+    for (int at = 0; !rc && at < tiles; at += most) {
+        struct cu_pack *p = c->pack;
+        int n = tiles - at < most ? tiles - at : most, turn = p->turn ^= 1;
+        uint8_t *to = p->host[turn];
+        struct slice s = {w, (const uint8_t *)src, at, n, to, (float *)(to + (size_t)n * tile_bytes(w))};
+        cudaError_t bad = cudaEventSynchronize(p->copied[turn]);
+        if (!bad) {
+            c->o.run(c->o.pool, n, pack_task, &s);
+            bad = send(c, &s);
+        }
+        if (!bad) bad = cudaEventRecord(p->copied[turn], c->stream);
+        if (bad) rc = err_set(e, ERR_IO, "cuda: copying a matrix: %s", cudaGetErrorString(bad));
     }
-    for (int at = 0; at < n_in / 32 && kind != KIND_E4M3; at++) {
-        uint8_t *unit = units + (size_t)(at / 2) * unit_bytes(kind);
-        uint16_t v[2] = {half_from_f32(r->s[at]), half_from_f32(r->min[at])};
-        int place = 4 * g + 2 * (at % 2) + half;
-        if (kind == KIND_Q4)
-            memcpy(unit + 512 + 4 * place, v, 4);
-        else
-            memcpy(unit + 1024 + 2 * place, v, 2);
-    }
-}
-
-static void pack_row(enum weight_kind kind, enum dtype t, int n_in, const uint8_t *src, struct row *r,
-                     int r16, uint8_t *units)
-{
-    if (kind == KIND_E4M3) {
-        encode_e4m3(t, src, n_in, r);
-    } else {
-        if (kind == KIND_Q8)
-            decode_q8(src, n_in, r);
-        else
-            decode_q4(t, src, n_in, r);
-        scale_row(n_in, r);
-    }
-    place_row(kind, n_in, r, r16, units);
+    return rc;
 }
 
 /* ---- the matrix ---- */
-
-static int copy(struct cuda *c, void *to, const void *from, size_t bytes, struct err *e)
-{
-    cudaError_t rc = cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, c->stream);
-    if (rc == cudaSuccess) rc = cudaStreamSynchronize(c->stream);
-    return rc == cudaSuccess ? 0 : err_set(e, ERR_IO, "cuda: copying a matrix: %s", cudaGetErrorString(rc));
-}
-
-/* Rows as BF16. */
-static int fill_plain(struct cuda *c, struct weight *w, const uint8_t *src, uint8_t *stage, float *f,
-                      struct err *e)
-{
-    int n_in = w->info.n_in, rc = 0;
-    size_t from = dtype_row_bytes(w->info.type, n_in), row = (size_t)n_in * 2, fit = STAGE_BYTES / row;
-    if (w->info.type == DT_BF16) return copy(c, w->data, src, row * (size_t)w->info.n_out, e);
-    if (!fit) fit = 1;
-    for (size_t at = 0; !rc && at < (size_t)w->info.n_out; at += fit) {
-        size_t n = (size_t)w->info.n_out - at < fit ? (size_t)w->info.n_out - at : fit;
-        for (size_t i = 0; i < n; i++) {
-            dtype_to_f32(w->info.type, src + (at + i) * from, f, n_in);
-            dtype_from_f32(DT_BF16, f, stage + i * row, n_in);
-        }
-        rc = copy(c, w->data + at * row, stage, n * row, e);
-    }
-    return rc;
-}
-
-/* Tiles of coded rows, and the rows' scales after all of them. */
-static int fill_coded(struct cuda *c, struct weight *w, const uint8_t *src, uint8_t *stage, struct row *r,
-                      float *scales, struct err *e)
-{
-    int n_out = w->info.n_out, n_in = w->info.n_in, tiles = tiles_of(n_out), rc = 0;
-    size_t from = dtype_row_bytes(w->info.type, n_in), tile = (size_t)w->n_unit * unit_bytes(w->kind);
-    int fit = tile < STAGE_BYTES ? (int)(STAGE_BYTES / tile) : 1;
-    for (int at = 0; !rc && at < tiles; at += fit) {
-        int n = tiles - at < fit ? tiles - at : fit;
-        memset(stage, 0, (size_t)n * tile);
-        for (int o = at * TILE; o < (at + n) * TILE && o < n_out; o++) {
-            pack_row(w->kind, w->info.type, n_in, src + (size_t)o * from, r, o % TILE,
-                     stage + (size_t)(o / TILE - at) * tile);
-            scales[o] = r->row_scale;
-        }
-        rc = copy(c, w->data + (size_t)at * tile, stage, (size_t)n * tile, e);
-    }
-    return rc ? rc : copy(c, w->row_scale, scales, (size_t)n_out * sizeof *scales, e);
-}
-
-static int fill(struct cuda *c, struct weight *w, const void *src, struct err *e)
-{
-    size_t n_in = (size_t)w->info.n_in, least = n_in * 2;
-    if (w->kind != KIND_BF16) least = (size_t)w->n_unit * unit_bytes(w->kind);
-    uint8_t *stage = (uint8_t *)malloc(least > STAGE_BYTES ? least : STAGE_BYTES),
-            *code = (uint8_t *)malloc(n_in);
-    float *f = (float *)malloc((n_in + 2 * (n_in / 32)) * sizeof(float));
-    float *scales = (float *)malloc((size_t)w->info.n_out * sizeof(float));
-    int rc;
-    if (!stage || !code || !f || !scales) {
-        rc = err_set(e, ERR_NOMEM, "out of memory");
-    } else if (w->kind == KIND_BF16) {
-        rc = fill_plain(c, w, (const uint8_t *)src, stage, f, e);
-    } else {
-        struct row r = {f, code, f + n_in, f + n_in + n_in / 32, 1};
-        rc = fill_coded(c, w, (const uint8_t *)src, stage, &r, scales, e);
-    }
-    free(stage);
-    free(code);
-    free(f);
-    free(scales);
-    return rc;
-}
 
 int cu_weight_pack(struct backend *be, enum dtype t, int n_out, int n_in, const void *src,
                    struct weight **out, struct err *e)
@@ -241,8 +150,8 @@ int cu_weight_pack(struct backend *be, enum dtype t, int n_out, int n_in, const 
     w->kind = kind_for(c, t);
     w->n_unit = (n_in + UNIT - 1) / UNIT;
     cut_sums(w);
-    size_t codes = w->kind == KIND_BF16 ? (size_t)n_out * (size_t)n_in * 2
-                                        : (size_t)tiles_of(n_out) * (size_t)w->n_unit * unit_bytes(w->kind);
+    size_t codes =
+        w->kind == KIND_BF16 ? (size_t)n_out * (size_t)n_in * 2 : (size_t)tiles_of(n_out) * tile_bytes(w);
     w->info.bytes = codes + (w->kind == KIND_BF16 ? 0 : (size_t)n_out * sizeof(float));
     cudaSetDevice(c->device); /* of this thread: packing need not be the engine's */
     int rc = cu_alloc(c, w->info.bytes, "a matrix", (void **)&w->data, e);
@@ -339,11 +248,12 @@ static __device__ float table_value(const struct table &w, int o, int k)
 }
 
 /* One block a row; an id that is not in the table gives zeros. */
-static __global__ void embed_kernel(const struct table w, const int32_t *ids, float scale, float *y)
+static __global__ void embed_kernel(const struct table w, const int32_t *ids, const int32_t *drawn,
+                                    const struct sample_result *result, float scale, float *y)
 {
     pdl_launch();
     pdl_wait();
-    int id = ids[blockIdx.x];
+    int from = drawn[blockIdx.x], id = from < 0 ? ids[blockIdx.x] : result[from].token;
     bool there = id >= 0 && id < w.n_out;
     float s = there && w.row_scale ? w.row_scale[id] * scale : scale;
     for (int k = threadIdx.x; k < w.n_in; k += blockDim.x)
@@ -354,6 +264,7 @@ void cu_embed(struct backend *be, const struct weight *w, const struct batch *b,
 {
     struct cuda *c = cuda_of(be);
     struct table t = {w->data, w->row_scale, w->kind, w->info.n_out, w->info.n_in, w->n_unit};
-    LAUNCH_PDL(embed_kernel, dim3(b->n), dim3(256), 0, c->stream, t, c->step.ids, scale, y);
+    LAUNCH_PDL(embed_kernel, dim3(b->n), dim3(256), 0, c->stream, t, c->step.ids, c->step.drawn, cu_drawn(c),
+               scale, y);
     CU_LAUNCHED(c);
 }

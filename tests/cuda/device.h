@@ -20,6 +20,7 @@ static inline struct backend *cuda_device(struct cuda_options o)
     struct err e = {0};
     ck_assert_msg(!module_open("inferd_cuda", CUDA_MODULE_SYMBOL, CUDA_MODULE_ABI, &table, &e), "%s", e.msg);
     const struct cuda_module *m = table;
+    o.run = pool_run;
     ck_assert_msg(!m->open(&o, &be, &e), "%s", e.msg);
     return be;
 }

@@ -69,9 +69,12 @@ class Server:
 
 
 def test_answers():
-    s = Server("--device", "cuda", "--deterministic").wait_ready()
+    s = Server("--device", "cuda", "--deterministic", "--no-async-scheduling").wait_ready()
     alone = [s.complete(a) for a in ASKED]
     assert len({text for text, _ in alone}) == len(ASKED), alone
+    s.end()
+    s = Server("--device", "cuda", "--deterministic", CUEMU_LAZY="1").wait_ready()  # one step ahead, and as late as can be
+    assert [s.complete(a) for a in ASKED] == alone, "steps ahead made a difference"
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         together = list(pool.map(s.complete, ASKED + ASKED))
     assert together == alone + alone, "neighbours made a difference"

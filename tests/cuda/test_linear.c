@@ -332,8 +332,8 @@ START_TEST(several_outs_equal_single_ones)
 }
 END_TEST
 
-/* Two matrices whose sums are cut differently: one block walks all parts of an output. */
-START_TEST(parts_in_one_block)
+/* Two matrices of one call whose sums are cut differently. */
+START_TEST(cut_differently)
 {
     struct matrix *a = matrix_new(be_fixed, DT_Q8_0, 40, 3072),
                   *b = matrix_new(be_fixed, DT_Q8_0, 1600, 3072);
@@ -509,6 +509,78 @@ START_TEST(embedding) /* _i: type */
 }
 END_TEST
 
+/* The embedding of `n` rows as the device has them. */
+static float *rows_of(struct backend *b, const struct weight *w, const int32_t *ids, int n, int n_in)
+{
+    struct batch step = {.n = n, .ids = ids, .pos = ids, .n_list = 1};
+    size_t bytes = (size_t)n * (size_t)n_in * sizeof(float);
+    float *y = malloc(bytes), *dy = up(b, NULL, bytes);
+    ck_assert_ptr_nonnull(y);
+    b->ops->begin(b, &step);
+    b->ops->embed(b, w, &step, 1, dy);
+    down(b, y, dy, bytes);
+    b->ops->mem_free(b, dy);
+    return y;
+}
+
+/* By three threads and in several slices; then some of its rows as a matrix of their own. */
+START_TEST(many_slices) /* _i: case */
+{
+    static const struct {
+        enum dtype type;
+        bool fp8;
+        int n_out, n_in;
+    } cases[] = {{DT_BF16, false, 5003, 4096}, {DT_Q8_0, false, 8991, 4096}, {DT_Q4_K, false, 14999, 4096},
+                 {DT_F16, true, 9001, 4096},   {DT_BF16, false, 37, 600000}, {DT_Q4_0, false, 17, 1 << 20}};
+    enum dtype t = cases[_i].type;
+    int n_out = cases[_i].n_out, n_in = cases[_i].n_in, n = 0;
+    struct err e = {0};
+    struct pool *pool;
+    ck_assert_msg(!pool_open(3, &pool, &e), "%s", e.msg);
+    struct backend *b = cuda_device((struct cuda_options){.fp8 = cases[_i].fp8, .pool = pool});
+    struct step_limits l = {.max_rows = 64,
+                            .max_seqs = 1,
+                            .max_ctx = 64,
+                            .max_in = 64,
+                            .n_head = 1,
+                            .n_kv_head = 1,
+                            .head_dim = 64,
+                            .vocab = 64,
+                            .n_list = 1,
+                            .block_size = 16};
+    ck_assert_msg(!b->ops->reserve(b, &l, &e), "%s", e.msg);
+    size_t row = dtype_row_bytes(t, n_in);
+    uint8_t *src = malloc(row * (size_t)n_out), *few = malloc(row * 64);
+    ck_assert(src && few);
+    random_blocks(t, src, (size_t)n_out * (size_t)n_in); /* small halves of plain types */
+    int32_t ids[64], all[64];
+    for (int o = 0; o < n_out; o += n_out / 40 + 1, n++) {
+        ids[n] = n_out - 1 - o, all[n] = n;
+        memcpy(few + row * (size_t)n, src + row * (size_t)ids[n], row);
+    }
+    struct weight *w, *some;
+    for (int again = 0; again < 2; again++) {
+        ck_assert_msg(!b->ops->weight_pack(b, t, n_out, n_in, src, &w, &e), "%s", e.msg);
+        if (again) memset(src, 0xff, row * (size_t)n_out); /* has been read */
+        ck_assert_msg(!b->ops->weight_pack(b, t, n, n_in, few, &some, &e), "%s", e.msg);
+        float *y = rows_of(b, w, ids, n, n_in), *want = rows_of(b, some, all, n, n_in);
+        for (int i = 0; i < n; i++)
+            ck_assert_msg(!memcmp(y + (size_t)i * (size_t)n_in, want + (size_t)i * (size_t)n_in,
+                                  (size_t)n_in * sizeof *y),
+                          "%s %d x %d: row %d", dtype_info(t)->name, n_out, n_in, ids[i]);
+        free(y);
+        free(want);
+        b->ops->weight_free(b, w);
+        b->ops->weight_free(b, some);
+        ck_assert_msg(!b->ops->reserve(b, &l, &e), "%s", e.msg); /* the buffers go */
+    }
+    free(src);
+    free(few);
+    backend_close(b);
+    pool_close(pool);
+}
+END_TEST
+
 START_TEST(what_cannot_be_packed)
 {
     struct weight *w = NULL;
@@ -545,7 +617,7 @@ static TCase *cases(Suite *s, const char *name)
 {
     TCase *t = tcase_create(name);
     tcase_set_timeout(t, 240);
-    tcase_add_unchecked_fixture(t, setup, NULL);
+    tcase_add_checked_fixture(t, setup, NULL); /* a device of its own in each process, as CUDA wants it */
     suite_add_tcase(s, t);
     return t;
 }
@@ -561,7 +633,7 @@ int main(void)
     tcase_add_test(t, extreme_values);
     t = cases(s, "outs");
     tcase_add_test(t, several_outs_equal_single_ones);
-    tcase_add_test(t, parts_in_one_block);
+    tcase_add_test(t, cut_differently);
     t = cases(s, "gated");
     tcase_add_loop_test(t, gated_units, 0, 6);
     tcase_add_test(t, gated_units_of_many_rows);
@@ -569,6 +641,7 @@ int main(void)
     tcase_add_loop_test(t, a_row_is_the_same_in_any_company, 0, 4);
     t = cases(s, "packing");
     tcase_add_loop_test(t, embedding, 0, DT_I8);
+    tcase_add_loop_test(t, many_slices, 0, 6);
     tcase_add_test(t, what_cannot_be_packed);
     tcase_add_test(t, sizes);
     SRunner *r = srunner_create(s);

@@ -402,6 +402,58 @@ START_TEST(batches_overlap)
 }
 END_TEST
 
+static int32_t wait_token(struct backend *be, const struct sample_result *r)
+{
+    struct err e = {0};
+    ck_assert_msg(!be->ops->wait(be, r, &e), "%s", e.msg);
+    ck_assert_int_eq(r->status, 0);
+    return r->token;
+}
+
+/* A step whose ids are the tokens of a draw that nobody has waited for; then the draw of that step, and a
+ * wait for the first draw alone. */
+START_TEST(a_draw_feeds_the_next_step)
+{
+    enum { VOCAB = 40, DIM = 8, DRAWN = 4, ROWS = 6, SKEW = 7 };
+    struct backend *be = open_for(VOCAB);
+    struct err e = {0};
+    float table[VOCAB][DIM], y[ROWS][DIM], x[2][DRAWN][VOCAB] = {0};
+    for (int id = 0; id < VOCAB; id++)
+        for (int k = 0; k < DIM; k++) table[id][k] = (float)(id * DIM + k) / 64;
+    struct weight *w;
+    ck_assert_msg(!be->ops->weight_pack(be, DT_F32, VOCAB, DIM, table, &w, &e), "%s", e.msg);
+    struct sample_row row[DRAWN];
+    for (int i = 0; i < DRAWN; i++) {
+        row[i] = (struct sample_row){.top_p = 1, .repetition = 1, .score = -1, .n_top = -1};
+        x[0][i][3 + SKEW * i] = x[1][i][4 + SKEW * i] = 5;
+    }
+    float *first = up(be, x[0], sizeof x[0]), *second = up(be, x[1], sizeof x[1]),
+          *out = up(be, NULL, sizeof y);
+    const int32_t ids[ROWS] = {9, 30, 9, 31, 9, 9}, drawn[ROWS] = {2, -1, 0, -1, 3, 1}, pos[ROWS] = {0};
+    const int32_t want[ROWS] = {3 + SKEW * 2, 30, 3, 31, 3 + SKEW * 3, 3 + SKEW};
+    struct batch b = {.n = ROWS, .ids = ids, .pos = pos, .drawn = drawn};
+    const struct sample_result *last = be->ops->sample(be, first, VOCAB, row, DRAWN);
+    be->ops->begin(be, &b);
+    be->ops->embed(be, w, &b, 1, out);
+    const struct sample_result *next = be->ops->sample(be, second, VOCAB, row, DRAWN);
+    ck_assert_int_eq(wait_token(be, last), 3);
+    for (int i = 0; i < DRAWN; i++) ck_assert_int_eq(last[i].token, 3 + SKEW * i);
+    ck_assert_int_eq(wait_token(be, next), 4);
+    const struct sample_result *nothing = be->ops->sample(be, second, VOCAB, row, 0);
+    ck_assert_msg(!be->ops->wait(be, nothing, &e), "%s", e.msg);
+    down(be, y, out, sizeof y);
+    for (int i = 0; i < ROWS; i++) ck_assert_mem_eq(y[i], table[want[i]], sizeof y[i]);
+    b.drawn = NULL; /* and the rows of the step before are not taken for this one's */
+    be->ops->begin(be, &b);
+    be->ops->embed(be, w, &b, 1, out);
+    down(be, y, out, sizeof y);
+    for (int i = 0; i < ROWS; i++) ck_assert_mem_eq(y[i], table[ids[i]], sizeof y[i]);
+    be->ops->weight_free(be, w);
+    be->ops->mem_free(be, first), be->ops->mem_free(be, second), be->ops->mem_free(be, out);
+    be->ops->close(be);
+}
+END_TEST
+
 static TCase *cases(Suite *s, const char *name)
 {
     TCase *t = tcase_create(name);
@@ -418,7 +470,9 @@ int main(void)
     tcase_add_test(t, many_rows);
     tcase_add_test(cases(s, "vocabulary"), a_real_vocabulary);
     tcase_add_loop_test(cases(s, "turns"), draws_turn_where_the_weights_say, 0, 81);
-    tcase_add_test(cases(s, "overlap"), batches_overlap);
+    t = cases(s, "overlap");
+    tcase_add_test(t, batches_overlap);
+    tcase_add_test(t, a_draw_feeds_the_next_step);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
     int bad = srunner_ntests_failed(r);

@@ -76,6 +76,25 @@ START_TEST(halves_round_to_nearest_even)
 }
 END_TEST
 
+START_TEST(e4m3_rounds_to_nearest_even)
+{
+    for (unsigned c = 0; c < 0x7e; c++) { /* 0x7e is 448, the largest */
+        float low = e4m3_to_f32((uint8_t)c), high = e4m3_to_f32((uint8_t)(c + 1)), mid = (low + high) / 2;
+        ck_assert_uint_eq(e4m3_from_f32(low), c);
+        ck_assert_uint_eq(e4m3_from_f32(-low), c | 0x80);
+        ck_assert_uint_eq(e4m3_from_f32(mid), c & 1 ? c + 1 : c);
+        ck_assert_uint_eq(e4m3_from_f32(nextafterf(mid, INFINITY)), c + 1);
+        ck_assert_uint_eq(e4m3_from_f32(-nextafterf(mid, 0)), c | 0x80);
+    }
+    ck_assert_uint_eq(e4m3_from_f32(1e-40f), 0);
+    ck_assert_uint_eq(e4m3_from_f32(480), 0x7e);
+    ck_assert_uint_eq(e4m3_from_f32(-3e38f), 0xfe);
+    ck_assert_uint_eq(e4m3_from_f32(INFINITY), 0x7e);
+    ck_assert_uint_eq(e4m3_from_f32(NAN), 0x7f);
+    ck_assert_uint_eq(e4m3_from_f32(-NAN), 0x7f);
+}
+END_TEST
+
 START_TEST(row_sizes_are_checked)
 {
     ck_assert_uint_eq(dtype_row_bytes(DT_Q4_K, 255), 0);
@@ -94,6 +113,7 @@ int main(void)
     tcase_add_test(t, quantisation_matches_gguf);
     tcase_add_test(t, halves_convert_exactly);
     tcase_add_test(t, halves_round_to_nearest_even);
+    tcase_add_test(t, e4m3_rounds_to_nearest_even);
     tcase_add_test(t, row_sizes_are_checked);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

@@ -23,10 +23,14 @@ extern struct fake {
         eos_boost; /* makes the end of sequence the likeliest after a prefix whose hash is 0 modulo this */
     _Atomic int kv_faults;                      /* places in the cache that did not hold what they should */
     _Atomic int forwards, max_items, prefilled; /* prefilled: tokens computed in items of more than one */
+    _Atomic int ahead; /* forwards called before the outcome of the one before was there */
 } fake;
+extern bool fake_draws; /* it draws tokens itself, and does nothing before it is waited for */
 void fake_reset(void);
 struct model *fake_model(void); /* static */
 /* Greedy tokens after the prompt, computed without any engine; returns how many, stopping after the end of
  * sequence. */
 int fake_greedy(const int32_t *prompt, int n, int32_t *out, int max);
 void fake_logits(const int32_t *tok, int n, float *x); /* [FAKE_VOCAB] after n tokens */
+uint64_t fake_chain(uint64_t h, int32_t token);        /* hash of a prefix with one token more */
+void fake_logits_of(uint64_t h, float *x);             /* [FAKE_VOCAB] after the prefix with that hash */

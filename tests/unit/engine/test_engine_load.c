@@ -30,7 +30,10 @@ static void shape(int id, int32_t *prompt, int *n, struct gen_params *p, bool *c
     p->seed = r;
     p->priority = (int)(r >> 32 & 0xff) % 3;
     p->logprobs = 0;
-    p->ignore_eos = true;
+    p->ignore_eos = r >> 26 & 1;
+    p->min_tokens = r >> 27 & 1 ? p->max_tokens / 2 : 0;
+    p->presence_penalty = (r >> 28 & 7) == 0 ? 0.5f : 0;
+    p->prompt_logprobs = (r >> 31 & 7) == 0 ? 1 : -1;
     *cancel = (r >> 40) % 5 == 0;
 }
 
@@ -69,7 +72,8 @@ static void *client_main(void *arg)
             engine_cancel(c->en, r);
         }
         read_answer(r, &a);
-        if (a.last.finish == FINISH_LENGTH && digest(&a) == alone[id]) c->done++;
+        bool ended = a.last.finish == FINISH_LENGTH || a.last.finish == FINISH_STOP;
+        if (ended && digest(&a) == alone[id]) c->done++;
         if (a.last.finish == FINISH_ABORT && cancel) c->aborted++;
     }
     return NULL;
@@ -99,7 +103,9 @@ static void run_clients(const struct engine_config *c, struct pool *pool, int pr
 START_TEST(a_thousand_requests_under_pressure)
 {
     fake_reset();
+    fake.eos_boost = 16;
     struct engine_config c = small_config();
+    c.async_steps = false; /* alone, and every step waited for: the answers to be compared with */
     struct engine *en = open_engine(&c, NULL, NULL);
     struct answer a;
     for (int id = 0; id < CLIENTS * EACH; id++) {
@@ -112,6 +118,8 @@ START_TEST(a_thousand_requests_under_pressure)
         alone[id] = digest(&a);
     }
     close_engine(en);
+    ck_assert_int_eq(fake.ahead, 0);
+    c.async_steps = true;
     fake.delay_us = 20;
     c.n_block = 26; /* one sequence needs up to 24 */
     c.max_model_len = 90;
@@ -125,6 +133,7 @@ START_TEST(a_thousand_requests_under_pressure)
     c.prefix_cache = false;
     run_clients(&c, pool, 20);
     pool_close(pool);
+    ck_assert_int_eq(fake.ahead > 1000, fake_draws);
 }
 END_TEST
 

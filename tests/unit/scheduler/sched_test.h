@@ -114,6 +114,7 @@ static inline void commit_step(struct rig *r)
         item[i].finished =
             it->q_start + it->q_len == it->seq->n_tok && it->seq->n_tok + 1 >= it->seq->max_total;
     }
+    sched_launch(r->s, &r->plan);
     sched_commit(r->s, &r->plan, &(struct step_result){r->plan.n_item, item});
     rig_check(r);
 }

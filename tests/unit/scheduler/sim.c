@@ -4,14 +4,20 @@
 #include "mem.h"
 #include "sched_impl.h"
 
-enum { N_SLOT = 10, CAP = 48, DRAIN_STEPS = 3000 };
+enum { N_SLOT = 10, CAP = 48, DRAIN_STEPS = 3000, FLIGHTS = 2 };
 
 #define WRONG(...) return fprintf(stderr, "sim: " __VA_ARGS__), fputc('\n', stderr), 1
 
 struct slot {
     struct seq q;
     int32_t tok[CAP];
+    int32_t truth[CAP]; /* the same, with the tokens that the scheduler does not know yet */
     bool live, was_running;
+};
+struct flight { /* a launched step */
+    struct batch_plan plan;
+    struct plan_item item[N_SLOT];
+    struct step_item result[N_SLOT];
 };
 struct sim {
     const uint8_t *data;
@@ -25,7 +31,8 @@ struct sim {
     struct slot slot[N_SLOT];
     int64_t clock;
     bool draining;
-    struct step_item result[N_SLOT];
+    struct flight flight[FLIGHTS]; /* [n_flight] the oldest first */
+    int n_flight, most_flights;
     struct sim_result sum;
 };
 
@@ -51,6 +58,7 @@ static int sim_open(struct sim *m)
                                   .max_batch_tokens = seqs + below(m, 40),
                                   .watermark = below(m, 4),
                                   .max_chunk = below(m, 2) ? 1 + below(m, 16) : 0};
+    m->most_flights = below(m, 3) ? FLIGHTS : 1;
     mem_open(&m->mem, &m->kc);
     if (kv_open(&m->kc, &m->kv, NULL)) return 1;
     if (below(m, 4) == 0) m->kv->hash_mask = (uint32_t)below(m, 4); /* many collisions */
@@ -64,6 +72,9 @@ static void drop(struct sim *m, struct slot *x)
     sched_remove(m->s, &x->q); /* cancel may come twice */
     kv_release(m->kv, &x->q.kv);
     kv_ref_free(&x->q.kv);
+    for (int f = 0; f < m->n_flight; f++)
+        for (int i = 0; i < m->flight[f].plan.n_item; i++)
+            if (m->flight[f].item[i].seq == &x->q) m->flight[f].item[i].seq = NULL;
     x->live = x->was_running = false;
 }
 
@@ -87,7 +98,7 @@ static int op_add(struct sim *m)
     uint64_t text = (uint64_t)byte(m);
     for (int i = 0; i < n_prompt; i++) {
         text = mem_mix(text + 1);
-        x->tok[i] = i < same ? like->tok[i] : (int32_t)(text & 1);
+        x->tok[i] = x->truth[i] = i < same ? like->truth[i] : (int32_t)(text & 1);
     }
     x->q = (struct seq){.id = (uint64_t)m->clock,
                         .owner = x,
@@ -167,8 +178,9 @@ static int check_order(const struct sim *m, const struct batch_plan *p, const st
             if (!x->was_running && seq_before(&y->q, &x->q)) WRONG("overtaken while waiting");
         }
     }
-    if (live && !p->n_item && !stuck) WRONG("no progress");
-    if (first && first != stuck && !planned(p, first)) WRONG("the first sequence does not advance");
+    if (live && !p->n_item && !stuck && !m->n_flight) WRONG("no progress");
+    if (first && first != stuck && !first->n_flying && !planned(p, first))
+        WRONG("the first sequence does not advance");
     if (stuck && planned(p, stuck)) WRONG("stuck and planned");
     struct kv_stats k = kv_stats(m->kv);
     if (admitted && admitted + stayed > 1 && k.free + k.cached < m->sc.watermark)
@@ -184,8 +196,8 @@ static int compute(struct sim *m, const struct batch_plan *p)
         const struct plan_item *it = &p->item[i];
         const struct seq *q = it->seq;
         uint64_t writer = (m->sum.steps + 1) << 32 | (uint64_t)(i + 1);
-        if (mem_store(&m->mem, &q->kv, q->tok, q->salt, it->q_start, it->q_start + it->q_len, writer))
-            return 1;
+        const int32_t *tok = ((const struct slot *)q->owner)->truth;
+        if (mem_store(&m->mem, &q->kv, tok, q->salt, it->q_start, it->q_start + it->q_len, writer)) return 1;
         for (int k = 0; k < N_SLOT; k++) {
             const struct seq *o = &m->slot[k].q;
             if (!m->slot[k].live || o == q) continue;
@@ -198,58 +210,77 @@ static int compute(struct sim *m, const struct batch_plan *p)
     for (int i = 0; i < p->n_item; i++) {
         const struct plan_item *it = &p->item[i];
         const struct seq *q = it->seq;
-        if (mem_verify(&m->mem, &q->kv, q->tok, q->salt, it->q_start, it->q_start + it->q_len)) return 1;
+        const int32_t *tok = ((const struct slot *)q->owner)->truth;
+        if (mem_verify(&m->mem, &q->kv, tok, q->salt, it->q_start, it->q_start + it->q_len)) return 1;
     }
     return 0;
 }
 
 /* The engine's part: a random token, now and then the end, and sometimes it forgets to stop at max_total. */
-static void outcome(struct sim *m, const struct batch_plan *p, struct step_result *res)
+static void outcome(struct sim *m, struct flight *f)
 {
-    *res = (struct step_result){p->n_item, m->result};
-    for (int i = 0; i < p->n_item; i++) {
-        const struct plan_item *it = &p->item[i];
-        struct step_item *r = &m->result[i];
+    for (int i = 0; i < f->plan.n_item; i++) {
+        const struct plan_item *it = &f->item[i];
+        struct step_item *r = &f->result[i];
         struct seq *q = it->seq;
         *r = (struct step_item){0};
         if (q->all_logits && it->q_start + it->q_len >= q->n_prompt) q->all_logits = false;
         if (it->q_start + it->q_len < q->n_tok) continue;
         r->n_new = q->n_tok < q->max_total;
         r->token = below(m, 2);
+        if (r->n_new) ((struct slot *)q->owner)->truth[q->n_tok] = r->token;
         bool last = q->n_tok + r->n_new >= q->max_total;
         r->finished = last ? below(m, 8) > 0 : below(m, m->draining ? 3 : 12) == 0;
         if (!r->n_new && q->max_total == q->n_prompt) r->finished = true;
     }
 }
 
-static int op_step(struct sim *m)
+/* The oldest launched step's outcome becomes known. */
+static int land(struct sim *m)
 {
-    struct batch_plan p;
-    struct step_result res;
-    struct seq *stuck;
-    for (int i = 0; i < N_SLOT; i++)
-        m->slot[i].was_running = m->slot[i].live && m->slot[i].q.state == SEQ_RUNNING;
-    if (sched_step(m->s, &p, &stuck) != p.n_item) WRONG("sched_step miscounts");
-    if (check_plan(m, &p) || check_order(m, &p, stuck)) return 1;
-    if (compute(m, &p)) return 1;
-    if (stuck) {
-        m->sum.stuck++;
-        drop(m, stuck->owner);
-    }
-    outcome(m, &p, &res);
-    sched_commit(m->s, &p, &res);
-    m->sum.steps++;
-    m->sum.items += (uint64_t)p.n_item;
-    for (int i = 0; i < p.n_item; i++) {
-        struct slot *x = p.item[i].seq->owner;
-        if (x->q.n_cached >= x->q.n_tok || x->q.n_cached % m->kc.block_size)
-            WRONG("n_cached %d", x->q.n_cached);
+    struct flight f = m->flight[0];
+    f.plan.item = f.item;
+    sched_commit(m->s, &f.plan, &(struct step_result){f.plan.n_item, f.result});
+    m->n_flight--;
+    memmove(m->flight, m->flight + 1, (size_t)m->n_flight * sizeof *m->flight);
+    for (int i = 0; i < f.plan.n_item; i++) {
+        if (!f.item[i].seq) continue;
+        struct slot *x = f.item[i].seq->owner;
+        if (memcmp(x->tok, x->truth, (size_t)x->q.n_known * sizeof *x->tok)) WRONG("a token was lost");
         if (x->q.state != SEQ_FINISHED) continue;
         m->sum.finished++;
         if (x->q.kv.n_tokens) WRONG("finished and holds blocks");
         drop(m, x);
     }
     return 0;
+}
+
+static int op_step(struct sim *m)
+{
+    struct flight *f = &m->flight[m->n_flight];
+    struct batch_plan *p = &f->plan;
+    struct seq *stuck;
+    for (int i = 0; i < N_SLOT; i++)
+        m->slot[i].was_running = m->slot[i].live && m->slot[i].q.state == SEQ_RUNNING;
+    if (sched_step(m->s, p, &stuck) != p->n_item) WRONG("sched_step miscounts");
+    if (check_plan(m, p) || check_order(m, p, stuck)) return 1;
+    if (compute(m, p)) return 1;
+    if (stuck) {
+        m->sum.stuck++;
+        drop(m, stuck->owner);
+    }
+    m->sum.steps++;
+    m->sum.items += (uint64_t)p->n_item;
+    for (int i = 0; i < p->n_item; i++) {
+        f->item[i] = p->item[i];
+        const struct seq *q = p->item[i].seq;
+        if (q->n_cached >= q->n_tok || q->n_cached % m->kc.block_size) WRONG("n_cached %d", q->n_cached);
+    }
+    outcome(m, f);
+    sched_launch(m->s, p);
+    m->n_flight++;
+    bool wait = m->n_flight == m->most_flights || !p->n_item || below(m, 4) == 0;
+    return wait && m->n_flight == FLIGHTS && below(m, 4) == 0 ? land(m) || land(m) : wait ? land(m) : 0;
 }
 
 static int one_op(struct sim *m)

@@ -395,6 +395,7 @@ START_TEST(reaching_max_total_is_reported)
     struct seq *a = seq_add(&r, 1, 4, 1, 0), *b = seq_add(&r, 2, 4, 9, 0);
     plan_step(&r);
     struct step_item item[2] = {{1, 7, false}, {1, 7, false}}; /* the engine forgot to finish a */
+    sched_launch(r.s, &r.plan);
     sched_commit(r.s, &r.plan, &(struct step_result){2, item});
     ck_assert_int_eq(plan_step(&r), 1);
     ck_assert_ptr_eq(r.stuck, a);
@@ -438,18 +439,65 @@ START_TEST(cancel_in_every_state)
 END_TEST
 
 /* What happened to a sequence after the plan was made outweighs the step's outcome. */
-START_TEST(preempted_between_plan_and_commit)
+/* Preempted while its step is under way: it keeps the token that comes of it, and starts again only then. */
+START_TEST(preempted_under_way)
 {
     struct rig r = rig_open(16, (struct sched_config){2, 32, 0, 0});
     struct seq *a = seq_add(&r, 1, 8, 9, 0), *b = seq_add(&r, 2, 8, 9, 0);
-    plan_step(&r);
+    struct plan_item first[2];
+    ck_assert_int_eq(plan_step(&r), 2);
+    struct batch_plan plan = r.plan;
+    plan.item = memcpy(first, plan.item, sizeof first);
+    sched_launch(r.s, &plan);
     sched_preempt(r.s, b);
-    commit_step(&r);
-    ck_assert_int_eq(a->n_computed, 8);
+    rig_check(&r);
+    ck_assert_int_eq(plan_step(&r), 1); /* a's second step, and b must wait */
+    ck_assert_ptr_eq(r.plan.item[0].seq, a);
+    sched_launch(r.s, &r.plan);
+    struct step_item item[2] = {{1, 7, false}, {1, 8, false}};
+    sched_commit(r.s, &plan, &(struct step_result){2, item});
     ck_assert_int_eq(b->n_computed, 0);
-    ck_assert_int_eq(b->n_tok, 8);
-    ck_assert_int_eq(step(&r), 2);
     ck_assert_int_eq(b->n_tok, 9);
+    ck_assert_int_eq(b->tok[8], 8);
+    sched_commit(r.s, &r.plan, &(struct step_result){1, item});
+    ck_assert_int_eq(step(&r), 2);
+    ck_assert_int_eq(b->n_computed, 9);
+    rig_close(&r);
+}
+END_TEST
+
+/* The next step is planned while this one's tokens are not known: they have places, which name their rows. */
+START_TEST(planned_ahead)
+{
+    struct rig r = rig_open(32, (struct sched_config){4, 64, 0, 0});
+    struct seq *a = seq_add(&r, 1, 4, 2, 0), *b = seq_add(&r, 2, 4, 9, 0);
+    struct plan_item first[2];
+    ck_assert_int_eq(plan_step(&r), 2);
+    struct batch_plan plan = r.plan;
+    plan.item = memcpy(first, plan.item, sizeof first);
+    sched_launch(r.s, &plan);
+    ck_assert_int_eq(a->tok[4], ~0);
+    ck_assert_int_eq(b->tok[4], ~1);
+    ck_assert_int_eq(plan_step(&r), 2);
+    ck_assert_int_eq(r.plan.n_decode, 2);
+    sched_launch(r.s, &r.plan);
+    ck_assert_int_eq(a->n_tok, 6);
+    struct plan_item second[2];
+    struct batch_plan ahead = r.plan;
+    ahead.item = memcpy(second, ahead.item, sizeof second);
+    ck_assert_int_eq(plan_step(&r), 1); /* a has all its places, and is not stuck: its steps are under way */
+    ck_assert_ptr_null(r.stuck);
+    sched_launch(r.s, &r.plan);
+    sched_commit(r.s, &plan, &(struct step_result){2, (struct step_item[]){{1, 7, false}, {1, 8, false}}});
+    ck_assert_int_eq(a->tok[4], 7);
+    ck_assert_int_eq(b->tok[4], 8);
+    ck_assert_int_eq(b->tok[5], ~1);
+    sched_commit(r.s, &ahead, &(struct step_result){2, (struct step_item[]){{1, 9, true}, {1, 6, false}}});
+    ck_assert_int_eq(a->state, SEQ_FINISHED);
+    ck_assert_int_eq(b->tok[5], 6);
+    sched_commit(r.s, &r.plan, &(struct step_result){1, (struct step_item[]){{1, 5, false}}});
+    rig_check(&r);
+    ck_assert_int_eq(b->n_known, b->n_tok);
     rig_close(&r);
 }
 END_TEST
@@ -531,7 +579,8 @@ int main(void)
     tcase_add_test(t, waiting_sequence_without_any_room_is_stuck);
     tcase_add_test(t, reaching_max_total_is_reported);
     tcase_add_test(t, cancel_in_every_state);
-    tcase_add_test(t, preempted_between_plan_and_commit);
+    tcase_add_test(t, preempted_under_way);
+    tcase_add_test(t, planned_ahead);
     tcase_add_test(t, preempted_sequence_hits_its_own_blocks);
     tcase_add_loop_test(t, damage_is_noticed, 0, (int)(sizeof damage / sizeof *damage));
     suite_add_tcase(s, t);

@@ -166,6 +166,42 @@ START_TEST(test_nothing)
 }
 END_TEST
 
+/* Values of a dummy matrix's rows and columns, which are parts of [40][22]. */
+static void dummy_part(struct pool *pool, int row, int n_row, int col, int n_col, float *y)
+{
+    struct backend *be = ref_backend();
+    struct store *s;
+    struct weight *w;
+    struct err e = {0};
+    struct matrix_spec m = {"m", 40, 22, row, n_row, DT_COUNT, col, n_col};
+    ck_assert_int_eq(store_open_dummy(7, DT_F32, &s, &e), 0);
+    store_use_pool(s, pool);
+    ck_assert_msg(!store_matrix(s, be, &m, &w, &e), "%s", e.msg);
+    for (int32_t i = 0; i < n_row; i++)
+        be->ops->embed(be, w, &(struct batch){.n = 1, .ids = &i}, 1, y + i * n_col);
+    be->ops->weight_free(be, w);
+    store_close(s);
+}
+
+START_TEST(test_dummy)
+{
+    float all[40 * 22], same[40 * 22], part[9 * 5], sum = 0;
+    struct pool *pool;
+    struct err e = {0};
+    ck_assert_msg(!pool_open(3, &pool, &e), "%s", e.msg);
+    dummy_part(NULL, 0, 40, 0, 22, all);
+    dummy_part(pool, 0, 40, 0, 22, same);
+    ck_assert_mem_eq(all, same, sizeof all);
+    dummy_part(pool, 30, 9, 17, 5, part);
+    for (int i = 0; i < 9; i++) ck_assert_mem_eq(part + 5 * i, all + 22 * (30 + i) + 17, 5 * sizeof *part);
+    for (int i = 0; i < 40 * 22; i++) sum += all[i] * all[i];
+    ck_assert_float_gt(sum / 40, 0.8f); /* of a row, 1 is expected */
+    ck_assert_float_lt(sum / 40, 1.2f);
+    ck_assert(memcmp(all, all + 22, 22 * sizeof *all) && all[0] != all[1] && all[1] != all[2]);
+    pool_close(pool);
+}
+END_TEST
+
 TCase *store_tests(void)
 {
     TCase *t = tcase_create("store");
@@ -176,5 +212,6 @@ TCase *store_tests(void)
     tcase_add_loop_test(t, test_bad_index, 0, (int)(sizeof bad_index / sizeof *bad_index));
     tcase_add_test(t, test_twice);
     tcase_add_test(t, test_nothing);
+    tcase_add_test(t, test_dummy);
     return t;
 }

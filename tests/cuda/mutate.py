@@ -117,16 +117,18 @@ class Checks:
         self.builder = builder
         self.tests = builder.build / 'tests/cuda'
 
-    def schedules(self, test, case, folder):
+    def schedules(self, family, test, case, folder):
         for order in ORDERS:
-            how = run_tests(self.tests / ('test_cuda_' + test), case, folder, CUEMU_ORDER=order)
+            how = run_tests(self.tests / ('test_cuda_' + test), case, folder, CUEMU_ORDER=order,
+                            **FAMILIES[family].get('env', {}))
             if how:
                 return f'{order}: {how}'
         return None
 
     def races(self, family, name, changed):
         folder = self.builder.module(name + '-tsan', changed, (), FAMILIES[family]['units'])
-        how = run_tests(self.tests / 'cuda_race', family, folder, CUEMU_ORDER='forward')
+        how = run_tests(self.tests / 'cuda_race', family, folder, CUEMU_ORDER='forward',
+                        **FAMILIES[family].get('env', {}))
         return how and f'tsan: {how}'
 
 
@@ -147,7 +149,7 @@ def try_bug(builder, checks, number, bug):
     seen = None
     if not bug.race:
         folder = builder.module(name, changed, bug.units or [bug.file.removesuffix('.cu')])
-        seen = checks.schedules(test_of(bug), bug.case, folder)
+        seen = checks.schedules(bug.family, test_of(bug), bug.case, folder)
     if not seen:
         seen = checks.races(bug.family, name, changed)
     return seen, time.monotonic() - start
@@ -177,7 +179,7 @@ def main():
             cases = sorted({(test_of(b), b.case or '') for b in bugs if b.family == family and not b.race})
             if args.quick:  # ./test has done that
                 cases = []
-            return next(filter(None, (checks.schedules(*c, build / 'tests/cuda') for c in cases)), None) \
+            return next(filter(None, (checks.schedules(family, *c, build / 'tests/cuda') for c in cases)), None) \
                 or checks.races(family, 'clean-' + family, {})
         for family, seen in zip(families, pool.map(clean, families)):
             print(f'{"the code as it is: " + family:62s} {seen or "passes"}', flush=True)

@@ -8,6 +8,8 @@ FAMILIES = {
     'step': {'test': 'step', 'units': ['step', 'record', 'backend']},
     'attn': {'test': 'attn', 'units': ['kv', 'qkv', 'attn', 'attn_mma', 'attn_plain']},
     'sample': {'test': 'sample', 'units': ['sample', 'sample_draw', 'sample_score']},
+    # A rank gives up on another after half of that; comm.cu shares memory that only uninstrumented code orders.
+    'comm': {'test': 'comm', 'units': ['allreduce'], 'env': {'CUEMU_SPIN': '20'}},
 }
 
 
@@ -50,6 +52,8 @@ BUGS = [
     Bug('linear', 'a block of another output is counted', 'gemm_tile.cu', 'all + (size_t)piece * SIZE;',
         'all + (size_t)(piece / 2) * SIZE;', 'products'),
     Bug('linear', 'the counter is not set back', 'gemm.cuh', 'if (last) count[id] = 0;', '', 'products', ('gemm_rows',)),
+    Bug('linear', 'no barrier before a block counts as done', 'gemm.cuh', 'SHARED(bool, last);\n    __syncthreads();\n',
+        'SHARED(bool, last);\n', race=True),
     Bug('linear', 'segments are read before all warps wrote them', 'gemm_rows.cu', '    __syncthreads();\n', '', 'products',
         quick=True),
     Bug('linear', 'parts are added from the second on', 'gemm_rows.cu', 'for (int p = 0; p < out.split &&',
@@ -85,14 +89,26 @@ BUGS = [
     Bug('step', 'the pinned block is not waited for', 'step.cu',
         'if (s->used[turn]) CU(c, cudaEventSynchronize(s->copied[turn]));\n', '', quick=True),
     Bug('step', 'nobody says when the copies are done', 'step.cu', 'CU(c, cudaEventRecord(s->copied[turn], c->stream));\n', ''),
-    Bug('step', 'where a plan lies depends on lengths', 'step.cu', 'size_t at = s->bytes + (size_t)k * s->plan_bytes',
-        'size_t at = align_up(bytes) + (size_t)k * s->plan_bytes', 'steps', test='attn', quick=True),
+    Bug('step', 'where a plan lies depends on lengths', 'step.cu', '(size_t)seats(c, n) * sizeof(struct cu_item));',
+        '(size_t)seats(c, n) * sizeof(struct cu_item) + (size_t)l->item[0].pos);', 'steps', test='attn', quick=True),
     Bug('step', 'a table begins one block late', 'step.cu', 'memcpy(t->host + at, it->table, (size_t)n',
         'memcpy(t->host + at, it->table + 1, (size_t)n', 'steps', test='attn'),
-    Bug('step', 'the table of another list is taken', 'step.cu', 'before->item[i].table == it->table', 'before->item[i].pos <= it->pos',
-        'right', test='attn'),
+    Bug('step', 'the table of another item is taken', 'step.cu', 'return packed[i].table;', 'return packed[k].table;', 'right', test='attn'),
     Bug('step', 'a recorded step is replayed for another number of rows', 'record.cu', 'if (r->graph[i].n == n)', 'if (r->graph[i].n >= n)'),
     # ---- sampling ----
+    Bug('sample', 'a token of the draw before is not taken', 'weight.cu', 'from < 0 ? ids[blockIdx.x] : result[from].token',
+        'ids[blockIdx.x]', 'overlap', quick=True),
+    Bug('sample', 'ids that are known come from a draw', 'step.cu', 'drawn[i] = -1;', 'drawn[i] = 0;', 'overlap'),
+    Bug('sample', 'a draw counts as done before its results are copied', 'sample.cu',
+        '''    CU(c, cudaMemcpyAsync(p->out, s->view.result, (size_t)n * sizeof *p->out, cudaMemcpyDeviceToHost,
+                          c->stream));
+    CU(c, cudaEventRecord(p->done, c->stream));''',
+        '''    CU(c, cudaEventRecord(p->done, c->stream));
+    CU(c, cudaMemcpyAsync(p->out, s->view.result, (size_t)n * sizeof *p->out, cudaMemcpyDeviceToHost,
+                          c->stream));''', 'overlap'),
+    Bug('sample', 'nobody waits for a draw', 'sample.cu', 'if (c->sample->pair[i].out == out) CU', 'if (!out) CU', 'overlap'),
+    Bug('linear', 'a slice is packed while the last one is copied from there', 'weight.cu',
+        'cudaError_t bad = cudaEventSynchronize(p->copied[turn]);', 'cudaError_t bad = cudaSuccess;', 'packing'),
     Bug('sample', 'the pinned block is not waited for', 'sample.cu', 'CU(c, cudaEventSynchronize(p->done));\n', '', 'overlap',
         quick=True),
     Bug('sample', 'every round takes the first rows', 'sample.cu', 'v.x = logits + (size_t)at * vocab;', 'v.x = logits;', 'host'),
@@ -106,4 +122,23 @@ BUGS = [
         'host'),
     Bug('sample', 'spans are summed before all is written', 'sample_score.cu', '    __syncthreads();\n    sum_spans(sh, v, row);', '    sum_spans(sh, v, row);',
         'host'),
+    # ---- between ranks ----
+    Bug('comm', 'a flag is raised before all threads have written', 'allreduce.cu', 'int t = threadIdx.x;\n    __syncthreads();',
+        'int t = threadIdx.x;', race=True, quick=True),
+    Bug('comm', 'a flag is raised without release', 'allreduce.cu', 'st_release(&p.board[t]->flag[blockIdx.x][p.rank], m.epoch)',
+        'atomicExch(&p.board[t]->flag[blockIdx.x][p.rank], m.epoch)', race=True),
+    Bug('comm', 'a flag is read without acquire', 'allreduce.cu', '(int)(ld_acquire(flag) - epoch)',
+        '(int)(atomicAdd((unsigned *)flag, 0) - epoch)', race=True),
+    Bug('comm', 'a peer is read before its flag', 'allreduce.cu', 'spin_until(is_there(flag, m.epoch) || (++polls % POLLS == 0 && '
+        'is_hopeless(p, since)));\n        there = is_there(flag, m.epoch);\n', '', race=True),
+    Bug('comm', 'every block waits for the first', 'allreduce.cu', '&own->flag[blockIdx.x][t]', '&own->flag[0][t]', race=True),
+    Bug('comm', 'a rank waits for the message before', 'allreduce.cu', '(int)(ld_acquire(flag) - epoch) >= 0',
+        '(int)(ld_acquire(flag) - epoch) >= -1', race=True),
+    Bug('comm', 'a message overwrites the one before while that is read', 'allreduce.cu', '(size_t)(epoch % 2) * (p.floats / 4)', '0',
+        race=True, quick=True),
+    Bug('comm', 'the first block counts the message', 'allreduce.cu', '== gridDim.x - 1) {', '== 0) {', race=True),
+    Bug('comm', 'a row overwrites sums still in use', 'allreduce.cu', '        __syncthreads(); /* part is used again */\n', '', race=True),
+    Bug('comm', 'the count of blocks is not set back', 'allreduce.cu', 'own->through = 0;\n', ''),
+    Bug('comm', 'each rank begins the sum with its own part', 'allreduce.cu', 'v[k] = message_read(p, m, k, i);',
+        'v[k] = message_read(p, m, (p.rank + k) % p.size, i);'),
 ]

@@ -1,7 +1,9 @@
 /* Every family of kernels once or twice on a small shape, for ThreadSanitizer, which takes minutes over the
- * tests themselves: it sees two threads, blocks, or stream and host at one place without an order between
- * them, whatever the values. Results are read but not judged. CK_RUN_CASE chooses a family;
+ * tests themselves: it sees two threads, blocks, ranks, or stream and host at one place without an order
+ * between them, whatever the values. Results are read but not judged. CK_RUN_CASE chooses a family;
  * tests/cuda/mutate.py builds it and runs it. */
+#include <pthread.h>
+#include "comm.h"
 #include "device.h"
 
 static struct step_limits limits = {.max_rows = 48,
@@ -87,15 +89,16 @@ static void long_walk(struct backend *be)
 
 START_TEST(linear)
 {
-    struct backend *be = device((struct cuda_options){.deterministic = true}),
-                   *fp8 = device((struct cuda_options){.fp8 = true});
+    struct backend *be = device((struct cuda_options){.deterministic = true});
     long_walk(be);
     products(be, DT_BF16, 192, false, 2, (const int[]){40, 70});
     products(be, DT_BF16, 2048, false, 2, (const int[]){3, 12}); /* sums of several blocks */
     products(be, DT_Q8_0, 192, false, 2, (const int[]){3, 40});
     products(be, DT_Q4_0, 192, true, 2, (const int[]){3, 40});
-    products(fp8, DT_F32, 192, false, 2, (const int[]){3, 40});
-    be->ops->close(be), fp8->ops->close(fp8);
+    be->ops->close(be);
+    be = device((struct cuda_options){.fp8 = true});
+    products(be, DT_F32, 192, false, 2, (const int[]){3, 40});
+    be->ops->close(be);
 }
 END_TEST
 
@@ -276,13 +279,73 @@ START_TEST(sample)
 }
 END_TEST
 
+/* ---- two ranks: messages of one block and of several, one after another without a wait ---- */
+
+enum { RANKS = 2 };
+static pthread_barrier_t meet; /* what orders the ranks' host threads in comm.h is not instrumented */
+static struct comm *comm[RANKS];
+
+static void exchange(struct backend *be)
+{
+    enum { ROWS = 5, DIM = 520, N = ROWS * DIM, ROUNDS = 2 }; /* of five rows a block has two */
+    static const float zero[N];
+    float *x = up(be, zero, sizeof zero), *d = up(be, zero, sizeof zero), *w = up(be, zero, DIM * sizeof *w),
+          *all = up(be, NULL, RANKS * sizeof zero);
+    void *y = up(be, NULL, N * 2);
+    struct norm_args a = {.n = ROWS,
+                          .dim = DIM,
+                          .x = x,
+                          .delta = d,
+                          .reduce = true,
+                          .scale = 0.5f,
+                          .pre_w = w,
+                          .y = y,
+                          .eps = 1e-6f};
+    for (int i = 0; i < ROUNDS; i++) {
+        be->ops->all_reduce(be, x, N);
+        be->ops->all_reduce(be, x, 5);
+        be->ops->add_norm(be, &a);
+        be->ops->all_gather(be, x, ROWS, DIM, all);
+        be->ops->all_gather(be, x, 1, 3, all);
+    }
+    fetch(be, x, N * sizeof *x);
+    pthread_barrier_wait(&meet); /* to free waits for all devices */
+    be->ops->mem_free(be, x), be->ops->mem_free(be, d), be->ops->mem_free(be, w);
+    be->ops->mem_free(be, all), be->ops->mem_free(be, y);
+}
+
+static void *rank_main(void *arg)
+{
+    struct comm **own = arg;
+    struct err e = {0};
+    struct backend *be = cuda_device((struct cuda_options){.device = (int)(own - comm)});
+    ck_assert_msg(!be->ops->join(be, *own, &e), "%s", e.msg);
+    pthread_barrier_wait(&meet);
+    exchange(be);
+    be->ops->close(be);
+    comm_close(*own);
+    return NULL;
+}
+
+START_TEST(ranks)
+{
+    pthread_t thread[RANKS];
+    struct err e = {0};
+    pthread_barrier_init(&meet, NULL, RANKS);
+    ck_assert_msg(!comm_local_open(RANKS, comm, &e), "%s", e.msg);
+    for (int i = 0; i < RANKS; i++) ck_assert(!pthread_create(&thread[i], NULL, rank_main, &comm[i]));
+    for (int i = 0; i < RANKS; i++) pthread_join(thread[i], NULL);
+    pthread_barrier_destroy(&meet);
+}
+END_TEST
+
 int main(void)
 {
     const struct {
         const char *name;
         const TTest *test;
-    } families[] = {
-        {"linear", linear}, {"norm", norm}, {"attn", attention}, {"step", steps}, {"sample", sample}};
+    } families[] = {{"linear", linear}, {"norm", norm},     {"attn", attention},
+                    {"step", steps},    {"sample", sample}, {"comm", ranks}};
     Suite *s = suite_create("cuda races");
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         TCase *t = tcase_create(families[i].name);

@@ -13,13 +13,19 @@ template <class T> static inline void __stcs(T *p, T v) { *p = v; }
 template <class T> static inline void __stcg(T *p, T v) { *p = v; }
 template <class T> static inline void __stwt(T *p, T v) { *p = v; }
 
-/* ---- atomics: relaxed, as on the device, and known to ThreadSanitizer ---- */
+/* ---- atomics: relaxed, as on the device, unless a fence stands before them ---- */
+bool cuemu_fenced(const void *atomic);
+template <class T> static inline bool cuemu_swap(T *p, T *expect, T v)
+{
+    return cuemu_fenced(p)
+               ? __atomic_compare_exchange(p, expect, &v, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)
+               : __atomic_compare_exchange(p, expect, &v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
 template <class T, class F> static inline T cuemu_atomic(T *p, F f)
 {
-    T old, neu;
+    T old;
     __atomic_load(p, &old, __ATOMIC_RELAXED);
-    do neu = f(old);
-    while (!__atomic_compare_exchange(p, &old, &neu, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    while (!cuemu_swap<T>(p, &old, f(old))) {}
     return old;
 }
 #define CUEMU_ATOMIC(name, e)                                                                                \
@@ -41,8 +47,9 @@ static inline unsigned atomicInc(unsigned *p, unsigned top)
 }
 template <class T> static inline T atomicCAS(T *p, std::common_type_t<T> expect, std::common_type_t<T> v)
 {
-    __atomic_compare_exchange(p, &expect, &v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
-    return expect;
+    T old = expect;
+    cuemu_swap<T>(p, &old, v);
+    return old;
 }
 
 /* ---- bits ---- */

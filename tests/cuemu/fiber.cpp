@@ -54,6 +54,15 @@ fiber *fiber_new(void)
     return f;
 }
 
+__thread identities *fiber_identities;
+
+void *fiber_identity(size_t i)
+{
+    if (!__tsan_create_fiber) return 0;
+    while (fiber_identities->size() <= i) fiber_identities->push_back(__tsan_create_fiber(0));
+    return (*fiber_identities)[i];
+}
+
 /* Maps the used part of the stack anew, so that ThreadSanitizer forgets the thread that used it before. */
 static void forget_stack(fiber *f)
 {
@@ -69,10 +78,7 @@ static void forget_stack(fiber *f)
 
 void fiber_prepare(fiber *f, void (*entry)(void))
 {
-    if (__tsan_create_fiber) {
-        forget_stack(f);
-        f->tsan = __tsan_create_fiber(0);
-    }
+    if (__tsan_create_fiber) forget_stack(f);
     if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(f->stack + PAGE, STACK_BYTES - PAGE);
     void **top = (void **)(f->stack + STACK_BYTES - 64);
 #if defined(__x86_64__)

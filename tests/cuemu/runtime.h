@@ -112,15 +112,27 @@ struct fiber {
     block *blk = 0;
     fiber *next = 0;
     cuemu_site at = {0, 0};
-    bool done = false, spinning = false;
+    bool done = false, spinning = false, fenced = false;
+    const void *atomic = 0; /* its last atomic, which the next fence makes an acquire */
     groups<copy16> copies;
     groups<cuemu_work> mma;
 };
 enum { STACK_BYTES = 128 << 10, PAGE = 4096 };
 fiber *fiber_new(void);
 void fiber_prepare(fiber *f, void (*entry)(void));
+/* What ThreadSanitizer takes the CUDA threads of a stream for, or NULL without it. Two accesses of one
+ * identity count as ordered, and who hears of one hears of all: so no two threads of a launch share one, up
+ * to IDENTITIES (each costs nearly 1 MB); blocks further apart do. The stream's next launch has them again,
+ * as it is ordered after this one. */
+typedef std::vector<void *> identities;
+static const size_t IDENTITIES = 1024;
+extern __thread identities *fiber_identities __attribute__((tls_model("initial-exec"))); /* the stream's */
+void *fiber_identity(size_t i);
 
-/* ---- one launch (schedule.cpp) ---- */
+/* ---- one launch (schedule.cpp) ----
+ *
+ * A tag (hb) remembers for ever what was released to it, so nobody has a tag that served others: a launch and
+ * a block get new ones, or else blocks would seem ordered. */
 
 struct barrier {
     int arrived = 0, count = 0;
@@ -128,13 +140,13 @@ struct barrier {
     bool whole = false; /* all threads of the block must come, to the same line */
     cuemu_site at = {0, 0};
     wait_list q;
-    char hb[2];
+    char *hb; /* two */
 };
 struct collective {
     unsigned mask = 0, arrived = 0, gen = 0;
     cuemu_site at = {0, 0};
     wait_list q;
-    char hb[2];
+    char *hb; /* two */
     unsigned char table[2][32 * CUEMU_SLOT];
 };
 struct warp {
@@ -146,11 +158,14 @@ struct block {
     barrier bar[16];
     std::vector<warp> warps;
     wait_list mbar_q;
-    char *smem = 0;
+    char *smem = 0; /* [SMEM_MAX], then the tags */
     size_t used = 0, statics_bytes = 0;
     std::vector<std::pair<const void *, size_t>> statics;
 };
 enum { SMEM_MAX = 227 << 10, SMEM_STATIC_MAX = 48 << 10 };
+struct launch_tags {
+    char begin, end, grid[2];
+};
 enum order { FORWARD, REVERSE, RANDOM };
 
 struct machine { /* runs one launch at a time; a host thread borrows one */
@@ -169,7 +184,7 @@ struct machine { /* runs one launch at a time; a host thread borrows one */
     barrier grid;
     unsigned idle = 0; /* spins since something moved, and since when */
     double idle_since = 0;
-    char begin_hb, end_hb;
+    launch_tags *hb = 0;
     machine *next_free = 0;
 };
 extern __thread machine *cuemu_machine __attribute__((tls_model("initial-exec")));

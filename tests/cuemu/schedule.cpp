@@ -2,6 +2,8 @@
  * borrowed by a host thread for the length of a launch, so several launches run at once on several host
  * threads. */
 #include "runtime.h"
+#include <algorithm>
+#include <memory>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -206,14 +208,14 @@ static void end_of_thread(machine *m)
     b->live--;
     m->live--;
     m->idle = 0;
-    hb_release(&m->end_hb);
+    hb_release(&m->hb->end);
 }
 
 static void thread_main(void)
 {
     machine *m = cuemu_machine;
     arrived(m, !m->host_stack);
-    hb_acquire(&m->begin_hb);
+    hb_acquire(&m->hb->begin);
     m->now->body();
     end_of_thread(m);
     next(m, true);
@@ -224,11 +226,11 @@ static void thread_main(void)
 
 static void prepare_smem(block *b, size_t dynamic)
 {
-    if (!b->smem || __tsan_create_fiber) { /* ThreadSanitizer forgets who used what is mapped anew */
-        void *p = mmap(b->smem, b->smem ? b->used : (size_t)SMEM_MAX, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | (b->smem ? MAP_FIXED : 0), -1, 0);
-        if (p == MAP_FAILED && b->used) cuemu_fail("no memory for shared memory");
-        if (p != MAP_FAILED) b->smem = (char *)p;
+    if (!b->smem || __tsan_create_fiber) { /* ThreadSanitizer forgets all about what is unmapped */
+        if (b->smem) munmap(b->smem, SMEM_MAX + PAGE);
+        void *p = mmap(0, SMEM_MAX + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) cuemu_fail("no memory for shared memory");
+        b->smem = (char *)p;
     }
     if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(b->smem, SMEM_MAX);
     size_t reach = dynamic + SMEM_STATIC_MAX + PAGE;
@@ -242,24 +244,40 @@ static void prepare_smem(block *b, size_t dynamic)
     b->used = dynamic + (__asan_poison_memory_region ? 32 : 0); /* a red zone between variables */
 }
 
-static void prepare_block(machine *m, block *b, size_t first, uint3 id)
+static void prepare_collectives(block *b)
+{
+    char *tags = b->smem + SMEM_MAX;
+    for (warp &w : b->warps) {
+        w.exist = w.exited = 0;
+        for (collective &c : w.c) {
+            c.mask = c.arrived = 0;
+            c.hb = tags, tags += 2;
+        }
+    }
+    for (barrier &x : b->bar) {
+        x.arrived = 0;
+        x.hb = tags, tags += 2;
+    }
+}
+
+/* The launch's k-th block, in the order in which they run. */
+static void prepare_block(machine *m, block *b, size_t k, uint3 id)
 {
     const cuemu_launch *l = m->now;
     unsigned n = l->block.x * l->block.y * l->block.z;
+    size_t first = l->coop ? k * n : 0, ids = l->coop ? SIZE_MAX : std::max<size_t>(IDENTITIES, 2 * n);
     b->live = b->threads = (int)n;
     b->warps.resize((n + 31) / 32);
-    for (warp &w : b->warps) {
-        w.exist = w.exited = 0;
-        for (collective &c : w.c) c.mask = c.arrived = 0;
-    }
-    for (barrier &x : b->bar) x.arrived = 0;
     prepare_smem(b, l->smem);
+    prepare_collectives(b);
     for (unsigned i = 0; i < n; i++) {
         while (first + i >= m->pool.size()) m->pool.push_back(fiber_new());
         fiber *f = m->pool[first + i];
         fiber_prepare(f, thread_main);
+        f->tsan = fiber_identity((k * n + i) % ids);
         f->blk = b;
-        f->done = f->spinning = false;
+        f->done = f->spinning = f->fenced = false;
+        f->atomic = 0;
         f->at = {0, 0};
         f->t.bid = id;
         f->t.tid = {i % l->block.x, i / l->block.x % l->block.y, i / (l->block.x * l->block.y)};
@@ -278,12 +296,7 @@ static void run_ready(machine *m, size_t used)
     if (m->ord == REVERSE) reverse_from(m->ready, 0);
     next(m, false);
     while (!m->engine.empty()) run_engine(m);
-    /* Backwards: ThreadSanitizer gives the next block's fibers these identities in this order, and it sees no
-     * race between two fibers of one identity, as the same thread of neighbouring blocks would be. */
-    for (size_t i = used; i-- > 0;) {
-        m->pool[i]->blk = 0;
-        if (__tsan_destroy_fiber) __tsan_destroy_fiber(m->pool[i]->tsan);
-    }
+    for (size_t i = 0; i < used; i++) m->pool[i]->blk = 0;
 }
 
 static void read_order(machine *m)
@@ -313,6 +326,7 @@ void cuemu_run(const cuemu_launch &l)
 {
     quiet q;
     machine *m = borrow(), *outer = cuemu_machine;
+    std::unique_ptr<launch_tags> hb(new launch_tags());
     uint3 g = {l.grid.x, l.grid.y, l.grid.z};
     size_t blocks = (size_t)g.x * g.y * g.z, threads = (size_t)l.block.x * l.block.y * l.block.z;
     cuemu_machine = m;
@@ -320,18 +334,20 @@ void cuemu_run(const cuemu_launch &l)
     m->host_stack = 0;
     m->switches = m->idle = 0;
     m->grid.arrived = 0;
+    m->hb = hb.get();
+    m->grid.hb = hb->grid;
     read_order(m);
     if (m->blocks.size() < (l.coop ? blocks : 1)) m->blocks.resize(l.coop ? blocks : 1);
     if (__tsan_get_current_fiber) m->host_tsan = __tsan_get_current_fiber();
-    hb_release(&m->begin_hb);
+    hb_release(&hb->begin);
     for (size_t k = 0; k < blocks; k++) {
         size_t i = m->ord == REVERSE && !l.coop ? blocks - 1 - k : k;
         uint3 id = {(unsigned)(i % g.x), (unsigned)(i / g.x % g.y), (unsigned)(i / ((size_t)g.x * g.y))};
-        prepare_block(m, &m->blocks[l.coop ? k : 0], l.coop ? k * threads : 0, id);
+        prepare_block(m, &m->blocks[l.coop ? k : 0], k, id);
         if (l.coop && k + 1 < blocks) continue;
         run_ready(m, l.coop ? blocks * threads : threads);
     }
-    hb_acquire(&m->end_hb);
+    hb_acquire(&hb->end);
     if (getenv("CUEMU_STATS"))
         fprintf(stderr, "cuemu: %s: %zu blocks of %zu, %zu bytes shared, %llu switches\n", l.name, blocks,
                 threads, m->blocks[0].used, (unsigned long long)m->switches);

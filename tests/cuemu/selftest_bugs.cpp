@@ -173,6 +173,42 @@ static int blocks_race(void)
     LAUNCH(slot_kernel, dim3(2), dim3(1), 0, 0, p);
     return 0;
 }
+static int streams_race(void)
+{
+    float *p = device_array<float>(1);
+    for (int i = 0; i < 2; i++) {
+        cudaStream_t s;
+        cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking);
+        LAUNCH(big_kernel, dim3(1), dim3(1), 0, s); /* orders nothing between streams */
+        LAUNCH(slot_kernel, dim3(1), dim3(1), 0, s, p);
+    }
+    cudaDeviceSynchronize();
+    return 0;
+}
+
+/* The block that counts last adds up what all blocks have written. */
+enum { NO_BARRIER_BEFORE = 1, NO_FENCE };
+template <int BUG> static __global__ void last_kernel(float *part, float *out, unsigned *count)
+{
+    SHARED(bool, last);
+    int t = threadIdx.x;
+    float sum = 0;
+    __syncthreads(); /* with the last it makes two: barriers take turns in what they keep */
+    part[blockIdx.x * 64 + t] = (float)t;
+    if (BUG != NO_BARRIER_BEFORE) __syncthreads();
+    if (t == 0) last = (BUG == NO_FENCE ? atomicAdd(count, 1) : add_acq_rel(count, 1)) == gridDim.x - 1;
+    __syncthreads();
+    for (unsigned b = 0; last && b < gridDim.x; b++) sum += part[b * 64 + (63 - t)];
+    if (last) out[t] = sum;
+}
+template <int BUG> static int last_block(void)
+{
+    enum { BLOCKS = 4 };
+    unsigned zero = 0, *n = device_array(1, &zero);
+    float *part = device_array<float>(BLOCKS * 64), *o = device_array<float>(64);
+    LAUNCH((last_kernel<BUG>), dim3(BLOCKS), dim3(64), 0, 0, part, o, n);
+    return 0;
+}
 static __global__ void warp_kernel(float *out)
 {
     SHARED(row_t, s);
@@ -253,6 +289,10 @@ const program bug_programs[] = {
     {"64 KB of shared memory, not asked for", too_much_shared, "cudaFuncSetAttribute", 0, ANY},
     {"stream of another device", stream_elsewhere, "belongs to device 0", 0, ANY},
     {"two blocks write one slot", blocks_race, "data race", 0, TSAN},
+    {"two streams write one slot", streams_race, "data race", 0, TSAN},
+    {"a block is counted before all its threads have written", last_block<NO_BARRIER_BEFORE>, "data race", 0,
+     TSAN},
+    {"a block is counted without a fence", last_block<NO_FENCE>, "data race", 0, TSAN},
     {"no __syncwarp", warp_race, "data race", 0, TSAN},
     {"flag raised before the rank has written", peer_race, "data race", 0, TSAN},
     {0, 0, 0, 0, ANY},

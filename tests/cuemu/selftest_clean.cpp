@@ -175,6 +175,42 @@ static int grid_meets(void)
     return 0;
 }
 
+/* Blocks one after another, more than ThreadSanitizer has identities for: the counts are ordered by fences in
+ * the first launch, by themselves in the second, and each launch after the one before. */
+typedef float row_t[64];
+static __global__ void last_kernel(float *part, float *out, unsigned *count, bool fence)
+{
+    SHARED(row_t, s);
+    SHARED(bool, last);
+    int t = threadIdx.x;
+    float sum = 0;
+    s[t] = (float)t;
+    __syncthreads();
+    part[blockIdx.x * 64 + t] = s[63 - t];
+    if (fence) __threadfence();
+    __syncthreads();
+    if (t == 0) {
+        last = (fence ? atomicAdd(count, 1) : add_acq_rel(count, 1)) == gridDim.x - 1;
+        if (fence) __threadfence();
+        if (last) *count = 0;
+    }
+    __syncthreads();
+    for (unsigned b = 0; last && b < gridDim.x; b++) sum += part[b * 64 + (63 - t)];
+    if (last) out[t] = sum;
+}
+static int last_block(void)
+{
+    enum { BLOCKS = 20 };
+    unsigned zero = 0, *n = device_array(1, &zero);
+    float out[64], *part = device_array<float>(BLOCKS * 64), *o = device_array<float>(64);
+    for (int round = 0; round < 3; round++)
+        LAUNCH(last_kernel, dim3(BLOCKS), dim3(64), 0, 0, part, o, n, round == 0);
+    fetch(out, o, 64);
+    cudaFree(part), cudaFree(n);
+    for (int t = 0; t < 64; t++) CHECK(out[t] == (float)(BLOCKS * t));
+    return 0;
+}
+
 /* ---- streams, events, graphs, memory limits ---- */
 
 static __global__ void scale_kernel(float *p, float f) { p[threadIdx.x] *= f; }
@@ -392,6 +428,7 @@ const program clean_programs[] = {
     {"tensor core", tensor_core, 0, 0, ANY},
     {"copy engine and wgmma", hopper, 0, 0, ANY},
     {"grid meets", grid_meets, 0, 0, ANY},
+    {"the last block sums", last_block, 0, 0, ANY},
     {"graph replays", graph_replays, 0, 0, ANY},
     {"memory is bounded", memory_is_bounded, 0, "CUEMU_MEM=1048576", ANY},
     {"two ranks", peers, 0, 0, ANY},

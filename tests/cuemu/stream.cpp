@@ -49,6 +49,8 @@ static void run_one(stream *s) /* lock held, and held again at the end */
     s->q.pop_front();
     s->busy = true;
     stream_lock.unlock();
+    identities *outer = fiber_identities;
+    fiber_identities = &s->ids;
     void *here = __tsan_get_current_fiber ? __tsan_get_current_fiber() : 0;
     if (here) __tsan_switch_to_fiber(s->tsan, 1);
     hb_acquire(&w->hb);
@@ -58,6 +60,7 @@ static void run_one(stream *s) /* lock held, and held again at the end */
     hb_release(&s->hb);
     w.reset();
     if (here) __tsan_switch_to_fiber(here, 1);
+    fiber_identities = outer;
     stream_lock.lock();
     s->busy = false;
     s->ran++;
@@ -264,6 +267,7 @@ cudaError_t CUDARTAPI cudaStreamDestroy(cudaStream_t h)
     bool join = s->helped;
     stream_lock.unlock();
     if (join) pthread_join(s->helper, 0);
+    for (void *id : s->ids) __tsan_destroy_fiber(id);
     if (__tsan_destroy_fiber) __tsan_destroy_fiber(s->tsan);
     delete h;
     return cudaSuccess;

@@ -27,6 +27,7 @@ struct stream {
     CUgraph_st *capture = 0;
     bool unjoined = false; /* captured on a side stream, not yet waited for */
     void *tsan = 0;
+    identities ids;
     char hb; /* orders the work before who waited for the stream */
     pthread_t helper;
     bool helped = false, help_ended = false;

@@ -71,12 +71,21 @@ void cuemu_grid_sync(cuemu_site at)
     meet(&m->grid, (int)(l->grid.x * l->grid.y * l->grid.z) * m->cur->blk->threads, true, at);
 }
 
-/* A fence orders its thread with all others that fence: more than a GPU promises, so no false alarm. */
+/* A fence orders memory where an atomic carries it from one thread to another: it makes the thread's atomics
+ * from now on release and acquire, and the one before it acquire. (Hidden from ThreadSanitizer are only
+ * stores between a fence and the atomic.) */
 void cuemu_fence(void)
 {
-    static char everyone;
-    hb_release(&everyone);
-    hb_acquire(&everyone);
+    fiber *f = cuemu_machine->cur;
+    f->fenced = true;
+    if (f->atomic) hb_acquire((void *)f->atomic);
+}
+
+bool cuemu_fenced(const void *atomic)
+{
+    fiber *f = cuemu_machine->cur;
+    f->atomic = atomic;
+    return f->fenced;
 }
 
 /* ---- warp collectives ---- */

@@ -63,7 +63,7 @@ static void matrix_named(struct binder *x, const struct matrix_spec *s, struct w
 static enum dtype type_of(const struct binder *x, const char *gguf, int n_in)
 {
     const struct arch *a = x->a;
-    enum dtype t = recipe_type(x->b->recipe, gguf, x->layer, a->n_layer, a->tied, n_in);
+    enum dtype t = recipe_type(x->b->recipe, a, gguf, x->layer, n_in);
     return t == DT_COUNT ? x->b->as : t;
 }
 

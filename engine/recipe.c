@@ -29,20 +29,34 @@ static bool is(const char *tensor, const char *a, const char *b)
     return !strcmp(tensor, a) || !strcmp(tensor, b);
 }
 
+/* Values of the layers' matrices, divided by dim. */
+static double layer_values(const struct arch *a)
+{
+    return a->n_layer * (2 * ((double)a->n_head + a->n_kv_head) * a->head_dim + 3.0 * a->ffn_dim);
+}
+
+/* Whether a tied table of tokens, not of whole super-blocks, is so much of the model (4/3 of the layers) that
+ * what it saves with 6 bits instead of 8 pays for 8 bits in the layers. */
+static bool table_pays(const struct arch *a)
+{
+    return a->tied && a->dim % 256 && 3.0 * a->vocab >= 4 * layer_values(a);
+}
+
 /* The mixture known as Q4_K_M: 6 bits for the matrix of the logits, and for values and the way down in half
  * of the layers; 4 for the rest. Rows that are not whole super-blocks of 256 take the next larger type in
  * blocks of 32. */
-static enum dtype q4_type(const char *tensor, int layer, int n_layer, bool tied, int n_in)
+static enum dtype q4_type(const struct arch *a, const char *tensor, int layer, int n_in)
 {
-    bool more = !strcmp(tensor, "output") || (tied && !strcmp(tensor, "token_embd"));
+    bool more = !strcmp(tensor, "output") || (a->tied && !strcmp(tensor, "token_embd"));
+    if (table_pays(a)) return more ? DT_Q5_1 : DT_Q8_0;
     if (layer >= 0 && (is(tensor, "attn_v", "ffn_down") || !strcmp(tensor, "attn_qkv")))
-        more = sensitive_layer(layer, n_layer);
+        more = sensitive_layer(layer, a->n_layer);
     if (n_in % 256) return more ? DT_Q8_0 : DT_Q5_0;
     return more ? DT_Q6_K : DT_Q4_K;
 }
 
-enum dtype recipe_type(enum recipe r, const char *tensor, int layer, int n_layer, bool tied, int n_in)
+enum dtype recipe_type(enum recipe r, const struct arch *a, const char *tensor, int layer, int n_in)
 {
     if (r == RECIPE_NONE || n_in % 32) return DT_COUNT;
-    return r == RECIPE_Q8 ? DT_Q8_0 : q4_type(tensor, layer, n_layer, tied, n_in);
+    return r == RECIPE_Q8 ? DT_Q8_0 : q4_type(a, tensor, layer, n_in);
 }

@@ -2,6 +2,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include "half.h"
 #include "hugemem.h"
 
@@ -109,13 +110,28 @@ static float quantise(const float *x, int n, int8_t *code)
     return max / top;
 }
 
+/* The SIMD kernels' rotate() computes the same bits: each value comes of the same additions. */
+void kv_rotate(float *x, int n)
+{
+    for (int h = 1; h < kv_rotation(n); h *= 2)
+        for (int i = 0; i < n; i += 2 * h)
+            for (int j = i; j < i + h; j++) {
+                float a = x[j], b = x[j + h];
+                x[j] = a + b;
+                x[j + h] = a - b;
+            }
+}
+
 void kv_store_k(struct kv_store *kv, int block, int slot, int head, int token, const float *x)
 {
     unsigned char *tile = kv_tile(kv, block, slot, head, token);
     int t = token % kv->kt;
     if (kv->g.type == DT_I8) {
         int8_t code[KV_MAX_HEAD];
-        ((float *)(void *)tile)[t] = quantise(x, kv->g.head_dim, code);
+        float turned[KV_MAX_HEAD];
+        memcpy(turned, x, (size_t)kv->g.head_dim * sizeof *x);
+        kv_rotate(turned, kv->g.head_dim);
+        ((float *)(void *)tile)[t] = quantise(turned, kv->g.head_dim, code);
         for (int d = 0; d < kv->g.head_dim; d++) tile[kv_key_at(d, t)] = (unsigned char)code[d];
     } else {
         put(kv, tile + (size_t)t * dtype_info(kv->g.type)->bytes, kv->kt, x);

@@ -9,9 +9,11 @@
  * Codes follow in the pairs that a kernel multiplies and adds with one instruction:
  *   K  [head_dim/2][kt][2 dimensions]
  *   V  [kt/2][head_dim][2 tokens]
- * A code is x * 127 / max|x| of its token and head, rounded to the nearest integer, ties to even.
+ * A code is x * 127 / max|x| of its token and head, rounded to the nearest integer, ties to even. Keys have a
+ * few dimensions that are much larger than the others, and would leave these few codes: so int8 keys are
+ * rotated first (kv_rotate), which spreads each dimension over all, and attention rotates its queries too.
  * Stored values and scales are finite (f16 saturates), so that a zero weight always hides a value; but a NaN
- * stays one, as a scale if need be. */
+ * stays one, as a scale if need be, and an infinite int8 key becomes one. */
 #pragma once
 #include "ops.h"
 
@@ -34,6 +36,12 @@ void kv_store_free(struct kv_store *kv);
 /* Stores one token's key or value of one head, head_dim floats. */
 void kv_store_k(struct kv_store *kv, int block, int slot, int head, int token, const float *x);
 void kv_store_v(struct kv_store *kv, int block, int slot, int head, int token, const float *x);
+
+/* The Walsh-Hadamard transform, not normalised: x[i] = sum over j of x[j] * (-1)^popcount(i & j), in blocks
+ * of kv_rotation(n) values. A dot product of two rotated vectors is kv_rotation(n) times that of the
+ * originals. n is divisible by 8. The idea is that of QuaRot (Ashkboos et al. 2024). */
+void kv_rotate(float *x, int n);
+static inline int kv_rotation(int n) { return n & -n; } /* the largest power of two that divides n */
 
 /* The tile of a block's token, in K; V's is kv->half behind. */
 static inline unsigned char *kv_tile(const struct kv_store *kv, int block, int slot, int head, int token)

@@ -6,9 +6,9 @@
 #include <stdint.h>
 #include "dtype.h"
 
-#define QUANTIZE_VERSION 1     /* to be raised when the bytes change: caches are keyed by it */
+#define QUANTIZE_VERSION 2     /* to be raised when the bytes change: caches are keyed by it */
 #define QUANTIZE_MAX     65504 /* magnitude of the largest weight that is taken */
 
-/* n values, whole blocks, to Q8_0, Q5_0, Q4_K or Q6_K. False if a value is NaN, infinite or beyond
+/* n values, whole blocks, to Q8_0, Q5_0, Q5_1, Q4_K or Q6_K. False if a value is NaN, infinite or beyond
  * QUANTIZE_MAX. */
 bool quantize_row(enum dtype t, const float *x, void *dst, int64_t n);

@@ -203,7 +203,10 @@ static struct work prepare(const struct attn_tile *t, float *scratch)
         float *to = w.q + (size_t)(r / w.size) * dim * GROUP + r % w.size;
         if (a->kv->g.type == DT_I8) {
             int16_t code[KV_MAX_HEAD + LANES];
-            w.qscale[r] = quantise(q, dim, QUERY_MAX, code) * scale;
+            float turned[KV_MAX_HEAD]; /* as the keys are */
+            memcpy(turned, q, (size_t)dim * sizeof *q);
+            rotate(turned, dim);
+            w.qscale[r] = quantise(turned, dim, QUERY_MAX, code) * (scale / (float)kv_rotation(dim));
             for (int d = 0; d < dim; d += 2) memcpy(to + (size_t)d / 2 * GROUP, code + d, sizeof *to);
         } else {
             for (int d = 0; d < dim; d++) to[(size_t)d * GROUP] = q[d] * scale;

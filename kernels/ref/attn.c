@@ -1,4 +1,5 @@
 #include <math.h>
+#include <string.h>
 #include "half.h"
 #include "kv_store.h"
 #include "ref.h"
@@ -10,7 +11,8 @@ static float load(enum dtype t, const unsigned char *p, size_t i)
     return t == DT_F16 ? half_to_f32(u) : bf16_to_f32(u);
 }
 
-/* Dimension d of the t-th key or value of a tile. Codes times their scale are exact in double. */
+/* Dimension d of the t-th key (of int8: rotated) or value of a tile. Codes times their scale are exact in
+ * double. */
 static double key(const struct kv_store *kv, const unsigned char *tile, int t, int d)
 {
     if (kv->g.type == DT_I8)
@@ -26,11 +28,12 @@ static double value(const struct kv_store *kv, const unsigned char *tile, int t,
     return load(kv->g.type, tile, (size_t)t * kv->g.head_dim + d);
 }
 
+/* q: as the keys are, rotated if they are int8 */
 static double score(const struct attn_args *a, const float *q, const unsigned char *tile, int t)
 {
     double s = 0;
     for (int d = 0; d < a->head_dim; d++) s += q[d] * key(a->kv, tile, t, d);
-    s *= (double)a->scale;
+    s *= (double)a->scale / (a->kv->g.type == DT_I8 ? kv_rotation(a->head_dim) : 1);
     return a->cap > 0 ? a->cap * tanh(s / a->cap) : s;
 }
 
@@ -40,8 +43,9 @@ void ref_attn_head(const struct attn_args *a, const struct attn_item *it, int i,
     const struct kv_store *kv = a->kv;
     int dim = a->head_dim, bs = kv->g.block_size, pos = it->pos + i;
     int window = a->b->list[a->list].window, first = window > 0 && pos >= window ? pos - window + 1 : 0;
-    const float *q = a->q + (size_t)(it->row + i) * a->q_stride + (size_t)head * dim;
-    float *out = (float *)a->out + (size_t)(it->row + i) * a->out_stride + (size_t)head * dim;
+    float q[KV_MAX_HEAD], *out = (float *)a->out + (size_t)(it->row + i) * a->out_stride + (size_t)head * dim;
+    memcpy(q, a->q + (size_t)(it->row + i) * a->q_stride + (size_t)head * dim, (size_t)dim * sizeof *q);
+    if (kv->g.type == DT_I8) kv_rotate(q, dim);
     double acc[KV_MAX_HEAD] = {0}, max = -INFINITY, sum = 0;
     for (int t = first; t <= pos; t++) {
         const unsigned char *tile =

@@ -7,6 +7,7 @@
 #include "common.h"
 #include "log.h"
 #include "pool.h"
+#include "recipe.h"
 #include "rig.h"
 
 #define LEN 64
@@ -86,6 +87,34 @@ START_TEST(test_cached_is_same)
 }
 END_TEST
 
+/* The mixture of real shapes: Gemma 3 270M, whose table is most of it, Qwen2.5 0.5B, Llama 3.2 1B. */
+START_TEST(test_mixture)
+{
+    static const struct {
+        int layers, dim, heads, kv_heads, head_dim, ffn, vocab;
+        enum dtype table, q, v, down;
+    } cases[] = {{18, 640, 4, 1, 256, 2048, 262144, DT_Q5_1, DT_Q8_0, DT_Q8_0, DT_Q8_0},
+                 {24, 896, 14, 2, 64, 4864, 151936, DT_Q8_0, DT_Q5_0, DT_Q8_0, DT_Q6_K},
+                 {16, 2048, 32, 8, 64, 8192, 128256, DT_Q6_K, DT_Q4_K, DT_Q6_K, DT_Q6_K}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct arch a = {.n_layer = cases[i].layers,
+                               .dim = cases[i].dim,
+                               .n_head = cases[i].heads,
+                               .n_kv_head = cases[i].kv_heads,
+                               .head_dim = cases[i].head_dim,
+                               .ffn_dim = cases[i].ffn,
+                               .vocab = cases[i].vocab,
+                               .tied = true};
+        ck_assert_int_eq(recipe_type(RECIPE_Q4, &a, "token_embd", -1, a.dim), cases[i].table);
+        ck_assert_int_eq(recipe_type(RECIPE_Q4, &a, "attn_q", 0, a.dim), cases[i].q);
+        ck_assert_int_eq(recipe_type(RECIPE_Q4, &a, "attn_v", 0, a.dim), cases[i].v);
+        ck_assert_int_eq(recipe_type(RECIPE_Q4, &a, "ffn_down", 0, a.ffn_dim), cases[i].down);
+        ck_assert_int_eq(recipe_type(RECIPE_Q8, &a, "attn_v", 0, a.dim), DT_Q8_0);
+        ck_assert_int_eq(recipe_type(RECIPE_NONE, &a, "attn_v", 0, a.dim), DT_COUNT);
+    }
+}
+END_TEST
+
 int main(void)
 {
     log_setup(LOG_WARN, LOG_TEXT);
@@ -95,6 +124,7 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, test_near, 0, n);
     tcase_add_loop_test(t, test_cached_is_same, 0, n);
+    tcase_add_test(t, test_mixture);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);

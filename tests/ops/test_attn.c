@@ -296,6 +296,27 @@ START_TEST(int8_is_close_to_float)
 }
 END_TEST
 
+/* Keys of trained models have a few dimensions far above the rest, in which queries are small: the others
+ * must not pay for them. */
+START_TEST(int8_bears_outliers)
+{
+    struct scene s = scenes[INT8_SCENE];
+    struct device dev;
+    ck_assert(device_open(&dev, (int)cpu_isa_detect(), 2));
+    struct data d = data_make(&scenes[INT8_SCENE]);
+    for (int i = 0; i < d.n * s.n_kv_head; i++) d.k[(size_t)i * s.dim + 70] = 100 + d.k[(size_t)i * s.dim];
+    for (int i = 0; i < d.n * s.n_head; i++) d.q[(size_t)i * s.dim + 70] *= 0.01f;
+    float *got = attend(dev.be, &d, 16, MAX_LEN, true);
+    d.s.type = DT_F32;
+    float *want = attend(dev.be, &d, 16, MAX_LEN, true);
+    ck_assert_double_lt(nmse(got, want, (size_t)d.n * s.n_head * s.dim), 1e-2);
+    device_close(&dev);
+    free(got);
+    free(want);
+    data_free(&d);
+}
+END_TEST
+
 START_TEST(absurd_caches_are_refused)
 {
     static const struct {
@@ -329,6 +350,7 @@ int main(void)
     tcase_add_test(t, small_blocks_work);
     tcase_add_loop_test(t, bad_numbers_stay_in_their_sequence, 0, 2);
     tcase_add_test(t, int8_is_close_to_float);
+    tcase_add_test(t, int8_bears_outliers);
     tcase_add_test(t, absurd_caches_are_refused);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

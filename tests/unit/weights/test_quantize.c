@@ -21,8 +21,11 @@ static const struct {
     enum dtype type;
     float worst; /* error relative to the largest of 256 values */
     float nmse;  /* of Gaussian rows */
-} types[] = {
-    {DT_Q8_0, 0.0046f, 5e-5f}, {DT_Q6_K, 0.03f, 5e-4f}, {DT_Q5_0, 0.07f, 2.2e-3f}, {DT_Q4_K, 0.14f, 8e-3f}};
+} types[] = {{DT_Q8_0, 0.0046f, 5e-5f},
+             {DT_Q6_K, 0.03f, 5e-4f},
+             {DT_Q5_0, 0.07f, 2.2e-3f},
+             {DT_Q5_1, 0.06f, 1.7e-3f},
+             {DT_Q4_K, 0.14f, 8e-3f}};
 #define N_TYPE (sizeof types / sizeof *types)
 
 static float gauss(uint64_t *state)
@@ -89,6 +92,8 @@ START_TEST(test_extremes)
             for (int i = 0; i < N; i++) x[i] = (i == 300 ? 100 : 1) * values[v] * 0.01f * gauss(&state) / 4;
             if (fabsf(values[v]) < 60000) round_trip(types[k].type, x, N, &worst);
         }
+        for (int i = 0; i < N; i++) x[i] = -65504 + 300 * fabsf(gauss(&state)); /* a min must not overflow */
+        round_trip(types[k].type, x, N, &worst);
         for (int i = 0; i < N; i++) x[i] = fabsf(gauss(&state)) + 5; /* far from zero */
         round_trip(types[k].type, x, N, &worst);
         ck_assert(worst <= types[k].worst);

@@ -43,7 +43,7 @@ BUGS = [
     Bug('linear', 'no barrier after the wait for copies', 'gemm_tile.cu',
         'cp_wait<STAGES - 2>();\n        __syncthreads();', 'cp_wait<STAGES - 2>();', 'products'),
     Bug('linear', 'a stage is filled while it is read', 'gemm_tile.cu', 'int next = u + STAGES - 1;', 'int next = u + STAGES;',
-        'outs'),
+        'products'),
     Bug('linear', 'rows of x are swizzled otherwise', 'gemm_tile.cu', 'cp_async16(to + chunk_at(row, chunk), from',
         'cp_async16(to + chunk_at(row + 1, chunk) - 128, from', 'products', quick=True),
     Bug('linear', 'rows past the last are read', 'gemm_rows.cu', 'lane / 4, out.n_out - 1);', 'lane / 4, out.n_out);', 'products'),

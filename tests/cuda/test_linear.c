@@ -225,13 +225,16 @@ START_TEST(long_rows) /* _i: type */
     enum dtype t = (enum dtype[]){DT_BF16, DT_F16, DT_Q8_0, DT_Q4_K}[_i];
     struct backend *b = t == DT_F16 ? be_fp8 : be_fixed;
     struct matrix *m = matrix_new(b, t, 40, 4096), *wide = matrix_new(b, t, 1000, 512);
+    struct matrix *deep = matrix_new(b, t, 40, 40960); /* a part is longer than the ring of copies */
     check_product(b, m, 1, true);
     check_product(b, m, 12, false);
     check_product(b, m, 40, false);
     check_product(b, m, 70, true);
     check_product(b, wide, 5, true);
     check_product(b, wide, 40, true);
+    check_product(b, deep, 40, false);
     matrix_free(b, m);
+    matrix_free(b, deep);
     matrix_free(b, wide);
 }
 END_TEST

@@ -111,14 +111,15 @@ static float quantise(const float *x, int n, int8_t *code)
 }
 
 /* The SIMD kernels' rotate() computes the same bits: each value comes of the same additions. */
-void kv_rotate(float *x, int n)
+void kv_rotate(const float *x, int n, float *out)
 {
+    memcpy(out, x, (size_t)n * sizeof *x);
     for (int h = 1; h < kv_rotation(n); h *= 2)
         for (int i = 0; i < n; i += 2 * h)
             for (int j = i; j < i + h; j++) {
-                float a = x[j], b = x[j + h];
-                x[j] = a + b;
-                x[j + h] = a - b;
+                float a = out[j], b = out[j + h];
+                out[j] = a + b;
+                out[j + h] = a - b;
             }
 }
 
@@ -129,8 +130,7 @@ void kv_store_k(struct kv_store *kv, int block, int slot, int head, int token, c
     if (kv->g.type == DT_I8) {
         int8_t code[KV_MAX_HEAD];
         float turned[KV_MAX_HEAD];
-        memcpy(turned, x, (size_t)kv->g.head_dim * sizeof *x);
-        kv_rotate(turned, kv->g.head_dim);
+        kv_rotate(x, kv->g.head_dim, turned);
         ((float *)(void *)tile)[t] = quantise(turned, kv->g.head_dim, code);
         for (int d = 0; d < kv->g.head_dim; d++) tile[kv_key_at(d, t)] = (unsigned char)code[d];
     } else {

@@ -37,10 +37,10 @@ void kv_store_free(struct kv_store *kv);
 void kv_store_k(struct kv_store *kv, int block, int slot, int head, int token, const float *x);
 void kv_store_v(struct kv_store *kv, int block, int slot, int head, int token, const float *x);
 
-/* The Walsh-Hadamard transform, not normalised: x[i] = sum over j of x[j] * (-1)^popcount(i & j), in blocks
+/* The Walsh-Hadamard transform, not normalised: out[i] = sum over j of x[j] * (-1)^popcount(i & j), in blocks
  * of kv_rotation(n) values. A dot product of two rotated vectors is kv_rotation(n) times that of the
  * originals. n is divisible by 8. The idea is that of QuaRot (Ashkboos et al. 2024). */
-void kv_rotate(float *x, int n);
+void kv_rotate(const float *x, int n, float *out);
 static inline int kv_rotation(int n) { return n & -n; } /* the largest power of two that divides n */
 
 /* The tile of a block's token, in K; V's is kv->half behind. */

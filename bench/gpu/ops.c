@@ -32,6 +32,23 @@ struct backend *gpu_open(struct gpu_bench *b, struct cuda_options o)
     return gpu_check(b, b->module->open(&o, &be, &e), &e) ? be : NULL;
 }
 
+bool gpu_reserve(struct gpu_bench *b, struct backend *be, const struct shape *s, int rows, int seqs, int ctx,
+                 int max_in)
+{
+    struct err e = {0};
+    struct step_limits l = {.max_rows = rows,
+                            .max_seqs = seqs,
+                            .max_ctx = ctx,
+                            .max_in = max_in,
+                            .n_head = s->n_head,
+                            .n_kv_head = s->n_kv_head,
+                            .head_dim = s->head_dim,
+                            .vocab = s->vocab,
+                            .n_list = 1,
+                            .block_size = KV_BLOCK};
+    return gpu_check(b, be->ops->reserve(be, &l, &e), &e);
+}
+
 void *gpu_random(struct gpu_bench *b, struct backend *be, size_t n, bool mat)
 {
     struct err e = {0};

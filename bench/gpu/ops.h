@@ -26,6 +26,9 @@ enum { NOISE = 1 << 20, SETS = 64, KV_BLOCK = 16 };
 
 /* Opens the device; NULL after saying why not. */
 struct backend *gpu_open(struct gpu_bench *b, struct cuda_options o);
+/* Room for steps of a model of that shape, with one attention list. */
+bool gpu_reserve(struct gpu_bench *b, struct backend *be, const struct shape *s, int rows, int seqs, int ctx,
+                 int max_in);
 /* Device memory with random floats, or (mat) with random values of a matrix input's type. */
 void *gpu_random(struct gpu_bench *b, struct backend *be, size_t n, bool mat);
 bool gpu_wants(const struct gpu_bench *b, const char *op);

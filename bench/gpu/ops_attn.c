@@ -83,18 +83,8 @@ static bool set_up(struct gpu_bench *b, struct scene *s, const struct shape *m, 
     for (int i = 0; i < c->seqs; i++)
         s->item[i] = (struct attn_item){i * c->len, c->len, c->ctx - c->len, s->table + (size_t)i * blocks};
     struct kv_geom g = {blocks * c->seqs, KV_BLOCK, s->slots, m->n_kv_head, m->head_dim, c->type};
-    struct step_limits lim = {.max_rows = step,
-                              .max_seqs = c->seqs,
-                              .max_ctx = c->ctx,
-                              .max_in = stride,
-                              .n_head = m->n_head,
-                              .n_kv_head = m->n_kv_head,
-                              .head_dim = m->head_dim,
-                              .vocab = m->vocab,
-                              .n_list = 1,
-                              .block_size = KV_BLOCK};
     if (!gpu_check(b, s->be->ops->kv_alloc(s->be, &g, &s->kv, &e), &e)) return false;
-    if (!gpu_check(b, s->be->ops->reserve(s->be, &lim, &e), &e)) return false;
+    if (!gpu_reserve(b, s->be, m, step, c->seqs, c->ctx, stride)) return false;
     s->q = gpu_random(b, s->be, (size_t)step * stride, false);
     s->out = s->q ? gpu_random(b, s->be, (size_t)rows * stride, true) : NULL;
     s->b = (struct batch){

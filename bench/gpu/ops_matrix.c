@@ -120,25 +120,14 @@ void gpu_matrices(struct gpu_bench *b, const struct shape *s)
                                        {"linear_glu", {s->inter, s->inter}, 2, s->hidden, true},
                                        {"linear down", {s->hidden}, 1, s->inter, false},
                                        {"linear head", {s->vocab}, 1, s->hidden, false}};
-    struct step_limits lim = {.max_rows = b->rows[b->n_rows - 1],
-                              .max_seqs = 1,
-                              .max_ctx = 64,
-                              .max_in = s->inter,
-                              .n_head = s->n_head,
-                              .n_kv_head = s->n_kv_head,
-                              .head_dim = s->head_dim,
-                              .vocab = s->vocab,
-                              .n_list = 1,
-                              .block_size = KV_BLOCK};
-    if (lim.max_in < q) lim.max_in = q;
+    int rows = b->rows[b->n_rows - 1], widest = s->inter > q ? s->inter : q;
     if (!gpu_wants(b, "linear")) return;
     for (int k = 0; k < KINDS; k++) {
-        struct err e = {0};
         struct backend *be =
             gpu_open(b, (struct cuda_options){.fp8 = kinds[k].fp8, .deterministic = kinds[k].own});
         if (!be) return;
         int n = k ? 4 : 5; /* the head in BF16 only */
-        if (gpu_check(b, be->ops->reserve(be, &lim, &e), &e))
+        if (gpu_reserve(b, be, s, rows, 1, 64, widest))
             for (int i = 0; i < n; i++) time_product(b, s, be, &products[i], &kinds[k]);
         be->ops->close(be);
     }

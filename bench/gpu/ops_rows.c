@@ -134,20 +134,10 @@ void gpu_rows(struct gpu_bench *b, const struct shape *m)
     struct rows r = {.be = gpu_open(b, (struct cuda_options){0}), .m = m};
     if (!r.be) return;
     struct kv_geom g = {blocks, KV_BLOCK, 1, m->n_kv_head, m->head_dim, DT_BF16};
-    struct step_limits lim = {.max_rows = most,
-                              .max_seqs = outs,
-                              .max_ctx = most,
-                              .max_in = width,
-                              .n_head = m->n_head,
-                              .n_kv_head = m->n_kv_head,
-                              .head_dim = m->head_dim,
-                              .vocab = m->vocab,
-                              .n_list = 1,
-                              .block_size = KV_BLOCK};
     r.table = malloc((size_t)blocks * sizeof *r.table);
     r.zero = calloc((size_t)most, sizeof *r.zero);
     r.row = calloc((size_t)outs, sizeof *r.row);
-    bool ready = r.table && r.zero && r.row && gpu_check(b, r.be->ops->reserve(r.be, &lim, &e), &e) &&
+    bool ready = r.table && r.zero && r.row && gpu_reserve(b, r.be, m, most, outs, most, width) &&
                  gpu_check(b, r.be->ops->kv_alloc(r.be, &g, &r.kv, &e), &e);
     for (int i = 0; r.table && i < blocks; i++) r.table[i] = i;
     if (ready) r.x = gpu_random(b, r.be, x > logits ? x : logits, false);

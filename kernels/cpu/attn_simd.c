@@ -204,8 +204,7 @@ static struct work prepare(const struct attn_tile *t, float *scratch)
         if (a->kv->g.type == DT_I8) {
             int16_t code[KV_MAX_HEAD + LANES];
             float turned[KV_MAX_HEAD]; /* as the keys are */
-            memcpy(turned, q, (size_t)dim * sizeof *q);
-            rotate(turned, dim);
+            rotate(q, dim, turned);
             w.qscale[r] = quantise(turned, dim, QUERY_MAX, code) * (scale / (float)kv_rotation(dim));
             for (int d = 0; d < dim; d += 2) memcpy(to + (size_t)d / 2 * GROUP, code + d, sizeof *to);
         } else {

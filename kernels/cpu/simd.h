@@ -9,6 +9,7 @@
 #include <float.h>
 #include "dtype.h"
 #include "half.h"
+#include "kv_store.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 8")
@@ -140,7 +141,7 @@ INLINE vf vf_dot(enum dtype t, vf a, vf b, vf c)
 
 /* kv_rotate's bits: within vectors of 8, with either sign for the half that is subtracted, then between them.
  */
-INLINE void rotate(float *x, int n)
+INLINE void rotate(const float *x, int n, float *out)
 {
     const __m256 s1 = _mm256_setr_ps(0, -0.0f, 0, -0.0f, 0, -0.0f, 0, -0.0f),
                  s2 = _mm256_setr_ps(0, 0, -0.0f, -0.0f, 0, 0, -0.0f, -0.0f),
@@ -150,14 +151,14 @@ INLINE void rotate(float *x, int n)
         v = _mm256_add_ps(_mm256_permute_ps(v, 0xb1), _mm256_xor_ps(v, s1));
         v = _mm256_add_ps(_mm256_permute_ps(v, 0x4e), _mm256_xor_ps(v, s2));
         v = _mm256_add_ps(_mm256_permute2f128_ps(v, v, 1), _mm256_xor_ps(v, s4));
-        _mm256_storeu_ps(x + i, v);
+        _mm256_storeu_ps(out + i, v);
     }
-    for (int h = 8; h < (n & -n); h *= 2)
+    for (int h = 8; h < kv_rotation(n); h *= 2)
         for (int i = 0; i < n; i += 2 * h)
             for (int j = i; j < i + h; j += 8) {
-                __m256 a = _mm256_loadu_ps(x + j), b = _mm256_loadu_ps(x + j + h);
-                _mm256_storeu_ps(x + j, _mm256_add_ps(a, b));
-                _mm256_storeu_ps(x + j + h, _mm256_sub_ps(a, b));
+                __m256 a = _mm256_loadu_ps(out + j), b = _mm256_loadu_ps(out + j + h);
+                _mm256_storeu_ps(out + j, _mm256_add_ps(a, b));
+                _mm256_storeu_ps(out + j + h, _mm256_sub_ps(a, b));
             }
 }
 

@@ -107,8 +107,7 @@ static void store_int8(const struct kv_store *kv, unsigned char *key, unsigned c
     int dim = kv->g.head_dim;
     int16_t code[KV_MAX_HEAD + LANES];
     float turned[KV_MAX_HEAD];
-    memcpy(turned, k, (size_t)dim * sizeof *k);
-    rotate(turned, dim);
+    rotate(k, dim, turned);
     ((float *)(void *)key)[t] = quantise(turned, dim, KV_CODE_MAX, code);
     for (int d = 0; d < dim; d++) key[kv_key_at(d, t)] = (unsigned char)code[d];
     ((float *)(void *)value)[t] = quantise(v, dim, KV_CODE_MAX, code);

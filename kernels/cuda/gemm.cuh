@@ -80,9 +80,8 @@ void lt_close(struct cu_lt *lt);
 bool lt_linear(struct cuda *c, struct cu_lt *lt, const void *w, int n_out, int n_in, const uint16_t *x, int n,
                float *y, int y_stride, void *scratch);
 
-/* pack.cu, on the host: n_row <= TILE rows of w's type into a tile of its kind, and their scales (not of
- * BF16).
- */
+/* pack.cu, on the host: n_row <= TILE rows of w's type into a tile of its kind, and their scales,
+ * but for BF16. */
 void pack_tile(const struct weight *w, const uint8_t *src, int n_row, uint8_t *to, float *scale);
 /* weight.cu: outputs [o0, o0 + n_o) of a quantised kind as BF16 [n_o][n_in]; o0 is a multiple of 16. */
 void weight_unpack(struct cuda *c, const struct weight *w, int o0, int n_o, void *to);

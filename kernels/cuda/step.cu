@@ -13,8 +13,7 @@ enum { BLOCKS = 2, ALIGN = 256 };
 
 struct cu_stage {
     char *host[BLOCKS], *device; /* a packed step */
-    cudaEvent_t copied[BLOCKS];
-    bool used[BLOCKS];
+    cudaEvent_t copied[BLOCKS];  /* of one that was never used: at once */
     int turn;
 };
 
@@ -104,7 +103,7 @@ void cu_begin(struct backend *be, const struct batch *b)
     struct cu_stage *s = c->stage;
     int turn = s->turn ^= 1, n = b->n, half = b->n_list / 2;
     cudaSetDevice(c->device); /* of this thread */
-    if (s->used[turn]) CU(c, cudaEventSynchronize(s->copied[turn]));
+    CU(c, cudaEventSynchronize(s->copied[turn]));
     struct packer p = {s->host[turn], s->device, 0};
     struct cu_item *packed[BATCH_MAX_LISTS];
     put_rows(&p, n, b->ids, &c->step.ids);
@@ -137,5 +136,4 @@ void cu_begin(struct backend *be, const struct batch *b)
     size_t bytes = header_bytes(c, n) + (size_t)t.n * sizeof(int32_t);
     CU(c, cudaMemcpyAsync(s->device, p.host, bytes, cudaMemcpyHostToDevice, c->stream));
     CU(c, cudaEventRecord(s->copied[turn], c->stream));
-    s->used[turn] = true;
 }

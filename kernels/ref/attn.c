@@ -43,9 +43,13 @@ void ref_attn_head(const struct attn_args *a, const struct attn_item *it, int i,
     const struct kv_store *kv = a->kv;
     int dim = a->head_dim, bs = kv->g.block_size, pos = it->pos + i;
     int window = a->b->list[a->list].window, first = window > 0 && pos >= window ? pos - window + 1 : 0;
-    float q[KV_MAX_HEAD], *out = (float *)a->out + (size_t)(it->row + i) * a->out_stride + (size_t)head * dim;
-    memcpy(q, a->q + (size_t)(it->row + i) * a->q_stride + (size_t)head * dim, (size_t)dim * sizeof *q);
-    if (kv->g.type == DT_I8) kv_rotate(q, dim);
+    const float *q = a->q + (size_t)(it->row + i) * a->q_stride + (size_t)head * dim;
+    float turned[KV_MAX_HEAD],
+        *out = (float *)a->out + (size_t)(it->row + i) * a->out_stride + (size_t)head * dim;
+    if (kv->g.type == DT_I8) {
+        kv_rotate(q, dim, turned);
+        q = turned;
+    }
     double acc[KV_MAX_HEAD] = {0}, max = -INFINITY, sum = 0;
     for (int t = first; t <= pos; t++) {
         const unsigned char *tile =

@@ -25,6 +25,23 @@ static inline struct backend *cuda_device(struct cuda_options o)
     return be;
 }
 
+/* For steps of so many rows without attention. */
+static inline void cuda_reserve(struct backend *be, int rows, int max_in, int vocab)
+{
+    struct err e = {0};
+    struct step_limits l = {.max_rows = rows,
+                            .max_seqs = rows,
+                            .max_ctx = 64,
+                            .max_in = max_in,
+                            .n_head = 1,
+                            .n_kv_head = 1,
+                            .head_dim = 64,
+                            .vocab = vocab,
+                            .n_list = 1,
+                            .block_size = 16};
+    ck_assert_msg(!be->ops->reserve(be, &l, &e), "%s", e.msg);
+}
+
 static inline void cuda_sync(struct backend *be)
 {
     struct err e = {0};

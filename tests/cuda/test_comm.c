@@ -278,22 +278,12 @@ static void replay_all(struct rank *r)
 {
     const struct ops *op = r->be->ops;
     struct err e = {0};
-    struct step_limits l = {.max_rows = 4,
-                            .max_seqs = 4,
-                            .max_ctx = 64,
-                            .max_in = 64,
-                            .n_head = 1,
-                            .n_kv_head = 1,
-                            .head_dim = 8,
-                            .vocab = 8,
-                            .n_list = 1,
-                            .block_size = 16};
     int32_t zero[ROWS] = {0};
     struct batch b = {.n = ROWS, .ids = zero, .pos = zero, .n_list = 1};
     size_t n = ROWS * DIM, all = n * (size_t)r->size;
     struct recorded d = {put(r, NULL, n * 4), put(r, NULL, n * 4), put(r, NULL, LARGE * 4),
                          put(r, NULL, all * 4), put(r, NULL, n * 2)};
-    ck_assert_msg(!op->reserve(r->be, &l, &e), "%s", e.msg);
+    cuda_reserve(r->be, 4, 64, 8);
     ck_assert_msg(!op->record(r->be, &e), "%s", e.msg);
     recorded_ops(r, &d);
     ck_assert_msg(!op->record_end(r->be, ROWS, &e), "%s", e.msg);

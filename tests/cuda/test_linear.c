@@ -11,25 +11,14 @@ static struct backend *be, *be_fixed, *be_fp8, *ref;
 
 static void setup(void)
 {
-    struct step_limits l = {.max_rows = 600,
-                            .max_seqs = 1,
-                            .max_ctx = 64,
-                            .max_in = 4096,
-                            .n_head = 1,
-                            .n_kv_head = 1,
-                            .head_dim = 64,
-                            .vocab = 64,
-                            .n_list = 1,
-                            .block_size = 16};
-    struct err e = {0};
     if (be) return;
     be = cuda_device((struct cuda_options){0});
     be_fixed = cuda_device((struct cuda_options){.deterministic = true});
     be_fp8 = cuda_device((struct cuda_options){.fp8 = true});
     ref = ref_backend();
-    ck_assert_msg(!be->ops->reserve(be, &l, &e) && !be_fixed->ops->reserve(be_fixed, &l, &e) &&
-                      !be_fp8->ops->reserve(be_fp8, &l, &e),
-                  "%s", e.msg);
+    cuda_reserve(be, 600, 4096, 64);
+    cuda_reserve(be_fixed, 600, 4096, 64);
+    cuda_reserve(be_fp8, 600, 4096, 64);
 }
 
 /* Plain loops to the nearest E4M3 value, for |v| <= 448: eight steps of each power of two, from 2^-6. */
@@ -405,18 +394,7 @@ END_TEST
 START_TEST(gated_units_of_many_rows)
 {
     struct backend *b = cuda_device((struct cuda_options){0});
-    struct step_limits l = {.max_rows = 40,
-                            .max_seqs = 1,
-                            .max_ctx = 64,
-                            .max_in = 264,
-                            .n_head = 1,
-                            .n_kv_head = 1,
-                            .head_dim = 64,
-                            .vocab = 64,
-                            .n_list = 1,
-                            .block_size = 16};
-    struct err e = {0};
-    ck_assert_msg(!b->ops->reserve(b, &l, &e), "%s", e.msg);
+    cuda_reserve(b, 40, 264, 64);
     struct matrix *gate = matrix_new(b, DT_BF16, 264, 64), *up_ = matrix_new(b, DT_Q8_0, 264, 64);
     check_glu(b, gate, up_, ACT_SILU, 130);
     matrix_free(b, gate);
@@ -541,17 +519,7 @@ START_TEST(many_slices) /* _i: case */
     struct pool *pool;
     ck_assert_msg(!pool_open(3, &pool, &e), "%s", e.msg);
     struct backend *b = cuda_device((struct cuda_options){.fp8 = cases[_i].fp8, .pool = pool});
-    struct step_limits l = {.max_rows = 64,
-                            .max_seqs = 1,
-                            .max_ctx = 64,
-                            .max_in = 64,
-                            .n_head = 1,
-                            .n_kv_head = 1,
-                            .head_dim = 64,
-                            .vocab = 64,
-                            .n_list = 1,
-                            .block_size = 16};
-    ck_assert_msg(!b->ops->reserve(b, &l, &e), "%s", e.msg);
+    cuda_reserve(b, 64, 64, 64);
     size_t row = dtype_row_bytes(t, n_in);
     uint8_t *src = malloc(row * (size_t)n_out), *few = malloc(row * 64);
     ck_assert(src && few);
@@ -575,7 +543,7 @@ START_TEST(many_slices) /* _i: case */
         free(want);
         b->ops->weight_free(b, w);
         b->ops->weight_free(b, some);
-        ck_assert_msg(!b->ops->reserve(b, &l, &e), "%s", e.msg); /* the buffers go */
+        cuda_reserve(b, 64, 64, 64); /* the buffers go */
     }
     free(src);
     free(few);

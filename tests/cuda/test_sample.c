@@ -118,19 +118,8 @@ static struct sample_row row_of(const struct job *j)
 
 static struct backend *open_for(int vocab)
 {
-    struct err e = {0};
     struct backend *be = cuda_device((struct cuda_options){0});
-    struct step_limits l = {.max_rows = MAX_ROWS,
-                            .max_seqs = MAX_ROWS,
-                            .max_ctx = 64,
-                            .max_in = 8,
-                            .n_head = 1,
-                            .n_kv_head = 1,
-                            .head_dim = 8,
-                            .vocab = vocab,
-                            .n_list = 1,
-                            .block_size = 16};
-    ck_assert_msg(!be->ops->reserve(be, &l, &e), "%s", e.msg);
+    cuda_reserve(be, MAX_ROWS, 8, vocab);
     return be;
 }
 

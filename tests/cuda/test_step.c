@@ -14,23 +14,6 @@ static struct backend *open_norm(enum cuda_norm norm)
     return cuda_device(o);
 }
 
-/* Rows for a batch of n. */
-static void reserve_rows(struct backend *be, int n)
-{
-    struct err e = {0};
-    struct step_limits l = {.max_rows = n,
-                            .max_seqs = n,
-                            .max_ctx = 64,
-                            .max_in = 8,
-                            .n_head = 1,
-                            .n_kv_head = 1,
-                            .head_dim = 8,
-                            .vocab = 8,
-                            .n_list = 1,
-                            .block_size = 16};
-    ck_assert_msg(!be->ops->reserve(be, &l, &e), "%s", e.msg);
-}
-
 struct norm_case {
     int dim, n;
     bool delta, post, pre;
@@ -150,7 +133,7 @@ START_TEST(rope_angles_are_the_reference)
     int32_t pos[N], zero[N] = {0};
     float freq[HALF], want[N * HALF * 2], got[N * HALF * 2];
     struct backend *be = open_norm(CUDA_NORM_BLOCK);
-    reserve_rows(be, N);
+    cuda_reserve(be, N, 8, 8);
     for (int i = 0; i < N; i++) pos[i] = i * i * 97;
     pos[N - 1] = 10000000; /* far beyond what a fast sine can reduce */
     for (int i = 0; i < HALF; i++) freq[i] = powf(10000, -(float)i / HALF);
@@ -177,7 +160,7 @@ START_TEST(steps_under_way_keep_their_integers)
     int out[STEPS][N];
     float x[N * ROW], y[N * ROW], cs[N * 2], one = 1, *dy[STEPS], *dcs[STEPS];
     struct backend *be = open_norm(CUDA_NORM_BLOCK);
-    reserve_rows(be, N);
+    cuda_reserve(be, N, 8, 8);
     for (int i = 0; i < N * ROW; i++) x[i] = uniform();
     float *dx = up(be, x, sizeof x), *freq = up(be, &one, sizeof one);
     for (int s = 0; s < STEPS; s++) dy[s] = up(be, NULL, sizeof y), dcs[s] = up(be, NULL, sizeof cs);
@@ -208,7 +191,7 @@ START_TEST(a_recorded_step_serves_its_rows_only)
     struct err e;
     int32_t zero[N] = {0};
     float x[4] = {1, 2, 3, 4}, y[4];
-    reserve_rows(be, N);
+    cuda_reserve(be, N, 8, 8);
     float *dx = up(be, x, sizeof x);
     struct batch four = {.n = 4, .ids = zero, .pos = zero}, three = {.n = 3, .ids = zero, .pos = zero};
     be->ops->begin(be, &four);
@@ -236,7 +219,7 @@ START_TEST(gather_copies_rows)
     unsigned char *x = (unsigned char *)random_floats(row * N / 4 + 1), *y = malloc(row * N);
     ck_assert_ptr_nonnull(y);
     struct backend *be = open_norm(CUDA_NORM_BLOCK);
-    reserve_rows(be, N);
+    cuda_reserve(be, N, 8, 8);
     for (int i = 0; i < N; i++)
         if (uniform() > 0 || i == N - 1) out[n_out++] = i;
     struct batch b = {.n = N, .ids = zero, .pos = zero, .n_out = n_out, .out_row = out};

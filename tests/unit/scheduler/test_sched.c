@@ -438,7 +438,15 @@ START_TEST(cancel_in_every_state)
 }
 END_TEST
 
-/* What happened to a sequence after the plan was made outweighs the step's outcome. */
+/* The plan's step is under way; its plan, with items of its own, for when it is committed. */
+static struct batch_plan launch(struct rig *r, struct plan_item *own)
+{
+    struct batch_plan plan = r->plan;
+    plan.item = memcpy(own, plan.item, (size_t)plan.n_item * sizeof *own);
+    sched_launch(r->s, &plan);
+    return plan;
+}
+
 /* Preempted while its step is under way: it keeps the token that comes of it, and starts again only then. */
 START_TEST(preempted_under_way)
 {
@@ -446,9 +454,7 @@ START_TEST(preempted_under_way)
     struct seq *a = seq_add(&r, 1, 8, 9, 0), *b = seq_add(&r, 2, 8, 9, 0);
     struct plan_item first[2];
     ck_assert_int_eq(plan_step(&r), 2);
-    struct batch_plan plan = r.plan;
-    plan.item = memcpy(first, plan.item, sizeof first);
-    sched_launch(r.s, &plan);
+    struct batch_plan plan = launch(&r, first);
     sched_preempt(r.s, b);
     rig_check(&r);
     ck_assert_int_eq(plan_step(&r), 1); /* a's second step, and b must wait */
@@ -473,18 +479,14 @@ START_TEST(planned_ahead)
     struct seq *a = seq_add(&r, 1, 4, 2, 0), *b = seq_add(&r, 2, 4, 9, 0);
     struct plan_item first[2];
     ck_assert_int_eq(plan_step(&r), 2);
-    struct batch_plan plan = r.plan;
-    plan.item = memcpy(first, plan.item, sizeof first);
-    sched_launch(r.s, &plan);
+    struct batch_plan plan = launch(&r, first);
     ck_assert_int_eq(a->tok[4], ~0);
     ck_assert_int_eq(b->tok[4], ~1);
     ck_assert_int_eq(plan_step(&r), 2);
     ck_assert_int_eq(r.plan.n_decode, 2);
-    sched_launch(r.s, &r.plan);
-    ck_assert_int_eq(a->n_tok, 6);
     struct plan_item second[2];
-    struct batch_plan ahead = r.plan;
-    ahead.item = memcpy(second, ahead.item, sizeof second);
+    struct batch_plan ahead = launch(&r, second);
+    ck_assert_int_eq(a->n_tok, 6);
     ck_assert_int_eq(plan_step(&r), 1); /* a has all its places, and is not stuck: its steps are under way */
     ck_assert_ptr_null(r.stuck);
     sched_launch(r.s, &r.plan);

@@ -142,7 +142,10 @@ int bench_attn(struct bench *b, struct err *e)
             struct result line = {.op = "attn",
                                   .type = dtype_info(c->type)->name,
                                   .rows = c->seqs * c->chunk,
-                                  .max_err = c->type == DT_I8 ? 1e-7 : 1e-9};
+                                  .kind = c->type == DT_BF16 ? PEAK_BF16 : PEAK_FLOAT,
+                                  .max_err = c->type == DT_I8     ? 1e-7
+                                             : c->type == DT_BF16 ? 1e-4
+                                                                  : 1e-9};
             double seen = (double)c->chunk * (c->ctx - (c->chunk - 1) / 2.0); /* pairs of query and key */
             snprintf(line.shape, sizeof line.shape, "%d x %d of %d, %d/%d x %d", c->seqs, c->chunk, c->ctx,
                      HEADS, KV_HEADS, c->dim);

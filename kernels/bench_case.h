@@ -26,7 +26,7 @@ struct result {
     int rows;
     double bytes; /* that must be read or written */
     double work;  /* operations of the kind below */
-    bool int8;
+    enum peak kind;
     double err, max_err; /* nmse against the reference, and the most allowed */
 };
 /* Times fn(arg) and prints a line. */

@@ -78,7 +78,9 @@ static int bench_matrix(struct bench *b, struct matrices *m, const unsigned char
         struct result r = {.op = glu ? "glu" : "linear",
                            .type = dtype_info(t)->name,
                            .rows = b->rows[i],
-                           .int8 = dtype_is_quant(t),
+                           .kind = dtype_is_quant(t) ? PEAK_INT8
+                                   : t == DT_BF16    ? PEAK_BF16
+                                                     : PEAK_FLOAT,
                            .max_err = dtype_is_quant(t) ? 5e-4
                                       : t == DT_BF16    ? 1e-4
                                                         : 1e-9};

@@ -31,13 +31,15 @@ static double time_calls(double seconds, void (*fn)(void *), void *arg)
     return t[n / 2];
 }
 
+static const char *const kinds[PEAK_COUNT] = {"fma", "bf16", "int8"};
+
 void bench_line(struct bench *b, const struct result *r, void (*fn)(void *), void *arg)
 {
-    double t = time_calls(b->seconds, fn, arg), peak = r->int8 ? b->limits.int8 : b->limits.fma;
+    double t = time_calls(b->seconds, fn, arg), peak = b->limits.peak[r->kind];
     /* The least time: reading at the memory's rate, or computing at the peak rate, whichever is longer. */
     double read = b->limits.read > 0 ? r->bytes / b->limits.read : 0, work = peak > 0 ? r->work / peak : 0;
     double share = (read > work ? read : work) / t;
-    const char *bound = read > work ? "memory" : r->int8 ? "int8" : "fma";
+    const char *bound = read > work ? "memory" : kinds[r->kind];
     bool ok = r->err <= r->max_err;
     b->failed += !ok;
     if (b->json) {
@@ -147,13 +149,14 @@ static void print_limits(const struct bench *b)
     const struct limits *l = &b->limits;
     if (b->json)
         printf("{\"threads\": %d, \"best_isa\": \"%s\", \"read_gb_per_s\": %.1f, \"fma_gflop_per_s\": %.1f, "
-               "\"int8_gop_per_s\": %.1f, \"ops\": [",
-               pool_size(b->pool), cpu_isa_name(cpu_isa_detect()), l->read / 1e9, l->fma / 1e9,
-               l->int8 / 1e9);
+               "\"bf16_gflop_per_s\": %.1f, \"int8_gop_per_s\": %.1f, \"ops\": [",
+               pool_size(b->pool), cpu_isa_name(cpu_isa_detect()), l->read / 1e9, l->peak[PEAK_FLOAT] / 1e9,
+               l->peak[PEAK_BF16] / 1e9, l->peak[PEAK_INT8] / 1e9);
     else
-        printf("limits with %d threads at level %s: read %.1f GB/s, fma %.1f GFLOP/s, int8 %.1f GOP/s\n",
-               pool_size(b->pool), cpu_isa_name(cpu_isa_detect()), l->read / 1e9, l->fma / 1e9,
-               l->int8 / 1e9);
+        printf("limits with %d threads at level %s: read %.1f GB/s, fma %.1f GFLOP/s, bf16 %.1f GFLOP/s, "
+               "int8 %.1f GOP/s\n",
+               pool_size(b->pool), cpu_isa_name(cpu_isa_detect()), l->read / 1e9, l->peak[PEAK_FLOAT] / 1e9,
+               l->peak[PEAK_BF16] / 1e9, l->peak[PEAK_INT8] / 1e9);
 }
 
 static int save_plot(const struct bench *b, struct err *e)

@@ -93,7 +93,8 @@ void bench_roofline(struct buf *b, const struct limits *l, const char *title, co
                     int n)
 {
     struct axes a = {-1, 3, 9, 9};
-    double peak = l->int8 > l->fma ? l->int8 : l->fma;
+    double peak = 0;
+    for (int i = 0; i < PEAK_COUNT; i++) peak = l->peak[i] > peak ? l->peak[i] : peak;
     for (int i = 0; i < n; i++) {
         if (dot[i].r.work / dot[i].seconds > peak) peak = dot[i].r.work / dot[i].seconds;
         while (dot[i].r.work / dot[i].r.bytes > pow(10, a.x1) && a.x1 < 6) a.x1++;
@@ -107,8 +108,10 @@ void bench_roofline(struct buf *b, const struct limits *l, const char *title, co
         WIDTH, HEIGHT, LEFT, title, l->read / 1e9);
     grid(b, &a);
     if (l->read > 0) {
-        roof(b, &a, l->read, l->fma, "float");
-        roof(b, &a, l->read, l->int8, "int8");
+        roof(b, &a, l->read, l->peak[PEAK_FLOAT], "float");
+        if (l->peak[PEAK_BF16] > 1.5 * l->peak[PEAK_FLOAT])
+            roof(b, &a, l->read, l->peak[PEAK_BF16], "bfloat16");
+        roof(b, &a, l->read, l->peak[PEAK_INT8], "int8");
     }
     for (int i = 0, row = 0; i < n; i++) {
         const struct result *r = &dot[i].r;

@@ -8,10 +8,11 @@
 
 enum { SLACK = 64 }; /* SLACK: a vector load may start in the last row's last 8 values */
 
+static size_t scale_bytes(enum dtype t) { return t == DT_I8 || t == DT_E4M3 ? sizeof(float) : 0; }
+
 static size_t row_bytes(const struct kv_geom *g)
 {
-    return dtype_row_bytes(g->type, g->head_dim) +
-           (g->type == DT_I8 || g->type == DT_E4M3 ? sizeof(float) : 0);
+    return dtype_row_bytes(g->type, g->head_dim) + scale_bytes(g->type);
 }
 
 size_t kv_block_bytes(const struct kv_geom *g)
@@ -49,6 +50,8 @@ int kv_store_alloc(const struct kv_geom *g, struct kv_store **out, struct err *e
     if (!kv) return err_set(e, ERR_NOMEM, "out of memory");
     *kv = (struct kv_store){
         .g = *g, .kt = g->block_size < KV_TILE ? g->block_size : KV_TILE, .row = row_bytes(g)};
+    kv->head = (size_t)kv->kt * scale_bytes(g->type);
+    kv->paired = g->type == DT_I8 || (g->type == DT_BF16 && kv->kt == KV_TILE && g->head_dim % 8 == 0);
     kv->half = (size_t)g->block_size * kv->row;
     kv->unit = 2 * kv->half;
     size_t block = kv_block_bytes(g), n;
@@ -74,20 +77,14 @@ void kv_store_free(struct kv_store *kv)
 
 static inline float saturate(float f, float max) { return f > max ? max : f < -max ? -max : f; }
 
-/* p[i * step] = x[i] in the store's type. */
-static void put(const struct kv_store *kv, unsigned char *p, int step, const float *x)
+/* The i-th value of p in a type that has no scales. */
+static void put(enum dtype t, unsigned char *p, size_t i, float x)
 {
-    int n = kv->g.head_dim;
-    if (kv->g.type == DT_F32) {
-        float *d = (float *)(void *)p;
-        for (int i = 0; i < n; i++) d[(size_t)i * step] = saturate(x[i], 0x1.fffffep127f);
-        return;
-    }
-    uint16_t *d = (uint16_t *)(void *)p;
-    if (kv->g.type == DT_F16)
-        for (int i = 0; i < n; i++) d[(size_t)i * step] = half_from_f32(saturate(x[i], 65504));
+    if (t == DT_F32)
+        ((float *)(void *)p)[i] = saturate(x, 0x1.fffffep127f);
     else
-        for (int i = 0; i < n; i++) d[(size_t)i * step] = bf16_from_f32(saturate(x[i], 0x1.fep127f));
+        ((uint16_t *)(void *)p)[i] =
+            t == DT_F16 ? half_from_f32(saturate(x, 65504)) : bf16_from_f32(saturate(x, 0x1.fep127f));
 }
 
 /* Codes of x; returns their scale. The SIMD kernels' quantise() computes the same bits: the maximum is exact
@@ -126,15 +123,15 @@ void kv_rotate(const float *x, int n, float *out)
 void kv_store_k(struct kv_store *kv, int block, int slot, int head, int token, const float *x)
 {
     unsigned char *tile = kv_tile(kv, block, slot, head, token);
-    int t = token % kv->kt;
+    int t = token % kv->kt, dim = kv->g.head_dim;
     if (kv->g.type == DT_I8) {
         int8_t code[KV_MAX_HEAD];
         float turned[KV_MAX_HEAD];
-        kv_rotate(x, kv->g.head_dim, turned);
-        ((float *)(void *)tile)[t] = quantise(turned, kv->g.head_dim, code);
-        for (int d = 0; d < kv->g.head_dim; d++) tile[kv_key_at(d, t)] = (unsigned char)code[d];
+        kv_rotate(x, dim, turned);
+        ((float *)(void *)tile)[t] = quantise(turned, dim, code);
+        for (int d = 0; d < dim; d++) tile[kv->head + kv_key_at(kv, d, t)] = (unsigned char)code[d];
     } else {
-        put(kv, tile + (size_t)t * dtype_info(kv->g.type)->bytes, kv->kt, x);
+        for (int d = 0; d < dim; d++) put(kv->g.type, tile, kv_key_at(kv, d, t), x[d]);
     }
 }
 
@@ -145,8 +142,8 @@ void kv_store_v(struct kv_store *kv, int block, int slot, int head, int token, c
     if (kv->g.type == DT_I8) {
         int8_t code[KV_MAX_HEAD];
         ((float *)(void *)tile)[t] = quantise(x, dim, code);
-        for (int d = 0; d < dim; d++) tile[kv_value_at(d, t, dim)] = (unsigned char)code[d];
+        for (int d = 0; d < dim; d++) tile[kv->head + kv_value_at(kv, d, t)] = (unsigned char)code[d];
     } else {
-        put(kv, tile + (size_t)t * kv->row, 1, x);
+        for (int d = 0; d < dim; d++) put(kv->g.type, tile, kv_value_at(kv, d, t), x[d]);
     }
 }

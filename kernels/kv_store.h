@@ -5,10 +5,11 @@
  * if smaller):
  *   K  [head_dim][kt]  tokens side by side: a score kernel keeps keys in lanes and needs no horizontal sums
  *   V  [kt][head_dim]  dimensions in lanes
- * Of int8 a tile begins with its tokens' scales, float [kt], so that memory is read in ascending order.
- * Codes follow in the pairs that a kernel multiplies and adds with one instruction:
+ * Of bfloat16 and int8, values lie in the pairs that a kernel multiplies and adds with one instruction:
  *   K  [head_dim/2][kt][2 dimensions]
  *   V  [kt/2][head_dim][2 tokens]
+ * (not of bfloat16 if the tile or the head is too odd for the SIMD kernels). Of int8 a tile begins with its
+ * tokens' scales, float [kt], so that memory is read in ascending order.
  * A code is x * 127 / max|x| of its token and head, rounded to the nearest integer, ties to even. Keys have a
  * few dimensions that are much larger than the others, and would leave these few codes: so int8 keys are
  * rotated first (kv_rotate), which spreads each dimension over all, and attention rotates its queries too.
@@ -24,6 +25,8 @@
 struct kv_store {
     struct kv_geom g;
     int kt;       /* tokens of a tile */
+    bool paired;  /* values lie in pairs */
+    size_t head;  /* bytes of a tile's scales */
     size_t row;   /* bytes of one token's K, or V, of a head */
     size_t half;  /* bytes of K, and of V, in a unit */
     size_t unit;  /* 2 * half */
@@ -49,12 +52,13 @@ static inline unsigned char *kv_tile(const struct kv_store *kv, int block, int s
     size_t unit = ((size_t)block * kv->g.n_slot + slot) * kv->g.n_kv_head + head;
     return kv->mem + unit * kv->unit + (size_t)(token / kv->kt) * kv->kt * kv->row;
 }
-/* Where an int8 tile keeps a number, in bytes: d < head_dim, t < KV_TILE. */
-static inline size_t kv_key_at(int d, int t)
+/* Number of a value in a tile, behind the scales: dimension d < head_dim of token t < kt. */
+static inline size_t kv_key_at(const struct kv_store *kv, int d, int t)
 {
-    return (size_t)KV_TILE * sizeof(float) + (size_t)d / 2 * 2 * KV_TILE + t * 2 + d % 2;
+    return kv->paired ? ((size_t)d / 2 * kv->kt + t) * 2 + d % 2 : (size_t)d * kv->kt + t;
 }
-static inline size_t kv_value_at(int d, int t, int head_dim)
+static inline size_t kv_value_at(const struct kv_store *kv, int d, int t)
 {
-    return (size_t)KV_TILE * sizeof(float) + ((size_t)t / 2 * head_dim + d) * 2 + t % 2;
+    int dim = kv->g.head_dim;
+    return kv->paired ? ((size_t)t / 2 * dim + d) * 2 + t % 2 : (size_t)t * dim + d;
 }

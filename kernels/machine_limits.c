@@ -78,8 +78,7 @@ struct limits limits_measure(struct pool *pool, enum cpu_isa isa)
     struct part p = {.k = kernels_of(isa), .tasks = TASKS * pool_size(pool)};
     struct limits l = {0};
     if (!p.k) return l;
-    l.fma = compute_rate(pool, p.k->fma, &p);
-    l.int8 = compute_rate(pool, p.k->int8, &p);
+    for (int i = 0; i < PEAK_COUNT; i++) l.peak[i] = compute_rate(pool, p.k->rounds[i], &p);
     if (!(p.buffer = hugemem_map(buffer_bytes))) return l;
     pool_run(pool, p.tasks, touch_part, &p);
     l.read = (double)buffer_bytes / best_of(pool, read_part, &p);

@@ -45,6 +45,23 @@ INLINE const unsigned char *fetch(struct ahead *a, const unsigned char *at, size
 /* Bytes of a tile's scales, before its values. */
 #define HEADER(type) ((type) == DT_I8 ? (size_t)KV_TILE * sizeof(float) : 0)
 
+/* Between two turns: the compiler would load a word once for both, and need more registers than there are. */
+#define NEXT_TURN() __asm__ volatile("" ::: "memory")
+
+/* c[r] += queries at q times the keys' words at byte i of their tiles */
+INLINE void score_turn(enum dtype type, int turn, int rows, int nv, const float *q,
+                       const unsigned char *const *k, size_t i, vf c[GROUP][8])
+{
+    vf x[8];
+    UNROLL for (int v = 0; v < nv; v++) x[v] =
+        turn_of(type, load_keys(type, k + v * (LANES / KV_TILE), i), turn);
+    UNROLL for (int r = 0; r < rows; r++)
+    {
+        vf b = vf_bcast(q + turn * GROUP + r);
+        UNROLL for (int v = 0; v < nv; v++) c[r][v] = vf_dot(type, b, x[v], c[r][v]);
+    }
+}
+
 /* s[r][key] = q[r] . k[key] for nv vectors of keys, each sum in ascending order of dimensions */
 INLINE void score_keys(enum dtype type, int rows, int nv, const float *q, const float *qscale,
                        const unsigned char *const *k, int dim, struct ahead *ahead, float *s)
@@ -55,15 +72,13 @@ INLINE void score_keys(enum dtype type, int rows, int nv, const float *q, const 
     const unsigned char *at = ahead ? fetch(ahead, ahead->at, HEADER(type) * nv * LANES / KV_TILE) : NULL;
     for (size_t line = HEADER(type); line < end; line += LINE) {
         if (ahead) at = fetch(ahead, at, LINE * nv * LANES / KV_TILE);
-        UNROLL for (size_t i = line; i < line + LINE; i += size, q += GROUP)
+        UNROLL for (size_t i = line; i < line + LINE; i += size, q += GROUP * TURNS(type))
         {
-            vf x[8];
-            UNROLL for (int v = 0; v < nv; v++) x[v] = load_keys(type, k + v * (LANES / KV_TILE), i);
-            UNROLL for (int r = 0; r < rows; r++)
-            {
-                vf b = vf_bcast(q + r);
-                UNROLL for (int v = 0; v < nv; v++) c[r][v] = vf_dot(type, b, x[v], c[r][v]);
-            }
+            score_turn(type, 0, rows, nv, q, k, i, c);
+            if (TURNS(type) == 1) continue;
+            NEXT_TURN();
+            score_turn(type, 1, rows, nv, q, k, i, c);
+            NEXT_TURN();
         }
     }
     if (ahead) ahead->at = at;
@@ -79,13 +94,31 @@ INLINE void score_keys(enum dtype type, int rows, int nv, const float *q, const 
     }
 }
 
+/* c[r] += weights at b times the words at p, or if alone the first values of these pairs */
+INLINE void add_turn(enum dtype type, int turn, int rows, int nv, bool alone, const float *b,
+                     const unsigned char *p, vf c[GROUP][8])
+{
+    vf x[8];
+    UNROLL for (int v = 0; v < nv; v++)
+    {
+        vf word = load_values(type, p + v * LANES * WORD_BYTES(type));
+        x[v] = turn_of(type, alone ? vf_cast(vi_low16(vi_cast(word))) : word, turn);
+    }
+    UNROLL for (int r = 0; r < rows; r++)
+    {
+        vf weight = vf_bcast(b + turn + r * ATTN_STEP);
+        UNROLL for (int v = 0; v < nv; v++) c[r][v] = vf_dot(type, weight, x[v], c[r][v]);
+    }
+}
+
 /* acc[r] = acc[r] * keep[r] + sum over keys of w[r][key] * v[key], in ascending order, for nv vectors of
- * dimensions from `dim` on */
+ * dimensions from `dim` on. Behind the last key its pair holds what the memory's last user left, perhaps a
+ * NaN, which a weight of 0 would not hide. */
 INLINE void add_values(enum dtype type, int rows, int nv, const float *w, const float *wscale,
                        const float *keep, const struct keys *keys, int head_dim, int dim, float *acc,
                        size_t record)
 {
-    vf c[GROUP][8], x[8];
+    vf c[GROUP][8];
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < nv; v++) c[r][v] =
         type == DT_I8 ? vf_set(0) : vf_mul(vf_load(acc + (size_t)r * record + v * LANES), vf_bcast(keep + r));
     size_t word = WORD_BYTES(type);
@@ -96,15 +129,20 @@ INLINE void add_values(enum dtype type, int rows, int nv, const float *w, const 
         const unsigned char *p = keys->v[t / KV_TILE];
         if (HEADER(type) && ahead && dim == 0) at = fetch(ahead, at, HEADER(type));
         p += HEADER(type) + ((size_t)(t % KV_TILE / PAIR(type)) * head_dim + dim) * word;
-        const float *b = w + t / PAIR(type);
-        for (end = end < keys->hi ? end : keys->hi; t < end; t += PAIR(type), p += head_dim * word, b++) {
+        const float *b = w + t * TURNS(type) / PAIR(type);
+        end = end < keys->hi ? end : keys->hi;
+        for (; t + PAIR(type) <= end; t += PAIR(type), p += head_dim * word, b += TURNS(type)) {
             if (ahead) at = fetch(ahead, at, nv * LANES * word);
-            UNROLL for (int v = 0; v < nv; v++) x[v] = load_values(type, p + v * LANES * word);
-            UNROLL for (int r = 0; r < rows; r++)
-            {
-                vf weight = vf_bcast(b + r * ATTN_STEP);
-                UNROLL for (int v = 0; v < nv; v++) c[r][v] = vf_dot(type, weight, x[v], c[r][v]);
-            }
+            add_turn(type, 0, rows, nv, false, b, p, c);
+            if (TURNS(type) == 1) continue;
+            NEXT_TURN();
+            add_turn(type, 1, rows, nv, false, b, p, c);
+            NEXT_TURN();
+        }
+        if (t < end) {
+            if (ahead) at = fetch(ahead, at, nv * LANES * word);
+            add_turn(type, 0, rows, nv, true, b, p, c);
+            t += PAIR(type);
         }
     }
     if (ahead) ahead->at = at;

@@ -130,11 +130,17 @@ static int reserve(struct backend *base, const struct step_limits *l, struct err
 static const struct step_kernels *step_kernels(enum cpu_isa isa)
 {
 #if defined(__x86_64__)
-    if (isa >= ISA_AVX512) return &step_avx512;
-    if (isa >= ISA_AVX2) return &step_avx2;
-#endif
+    switch (isa) {
+    case ISA_AVX2: return &step_avx2;
+    case ISA_AVX512: return &step_avx512;
+    case ISA_AVX512_VNNI: return &step_vnni;
+    case ISA_AVX512_BF16: return &step_bf16;
+    default: return NULL;
+    }
+#else
     (void)isa;
     return NULL;
+#endif
 }
 
 static void close_cpu(struct backend *base)
@@ -183,11 +189,12 @@ int cpu_backend_open(struct pool *pool, enum cpu_isa isa, struct backend **out, 
                          cpu_isa_name(isa));
     struct cpu_backend *be = calloc(1, sizeof *be);
     if (!be) return err_set(e, ERR_NOMEM, "out of memory");
-    *be = (struct cpu_backend){
-        .base = {"cpu", cpu_isa_name(isa), &ops, .kv_type = DT_F16, .host = true, .size = 1},
-        .pool = pool,
-        .isa = isa,
-        .step = step_kernels(isa)};
+    *be = (struct cpu_backend){.base = {"cpu", cpu_isa_name(isa), &ops,
+                                        .kv_type = isa == ISA_AVX512_BF16 ? DT_BF16 : DT_F16, .host = true,
+                                        .size = 1},
+                               .pool = pool,
+                               .isa = isa,
+                               .step = step_kernels(isa)};
     int rc = cpu_linear_open(be, e);
     if (rc) {
         close_cpu(&be->base);

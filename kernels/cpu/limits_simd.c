@@ -40,6 +40,24 @@ static double fma_rounds(long n)
     return 2.0 * CHAINS * LANES * (double)n;
 }
 
+#ifdef vf_dot_bf16
+static double bf16_rounds(long n)
+{
+    vf x[CHAINS];
+    vi y = vi_zero();
+    CHAINED(i) x[i] = vf_set((float)i);
+    OPAQUE(y);
+    for (long k = 0; k < n; k++) CHAINED(i)
+        {
+            x[i] = vf_dot_bf16(x[i], y, y);
+            OPAQUE(x[i]);
+        }
+    return 2.0 * CHAINS * LANES * 2 * (double)n;
+}
+#else
+#define bf16_rounds fma_rounds
+#endif
+
 static double int8_rounds(long n)
 {
     vi x[CHAINS], y = vi_set8(3);
@@ -59,4 +77,5 @@ static double int8_rounds(long n)
     return 2.0 * CHAINS * LANES * 4 * (double)n;
 }
 
-const struct limit_kernels LEVEL(limits) = {read_all, fma_rounds, int8_rounds};
+const struct limit_kernels LEVEL(limits) = {
+    read_all, {[PEAK_FLOAT] = fma_rounds, [PEAK_BF16] = bf16_rounds, [PEAK_INT8] = int8_rounds}};

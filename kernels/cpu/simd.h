@@ -26,9 +26,6 @@
     _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(m), 23)) /* low bits become the exponent */
 #define vf_low(v)  _mm512_castps512_ps256(v)
 #define vf_high(v) _mm512_extractf32x8_ps(v, 1)
-#define vf_from_bf16(p)                                                                                      \
-    _mm512_castsi512_ps(_mm512_slli_epi32(                                                                   \
-        _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
 INLINE vf vf_load_n(const float *p, int n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 INLINE void vf_store_n(float *p, vf v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), v); }
 INLINE float vf_sum(vf v)
@@ -60,6 +57,7 @@ INLINE float vf_hmax(vf v)
 #define store_short(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), _mm512_cvtepi32_epi16(v))
 #define to_half(v)        _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
 #define store_half(p, v)  _mm256_storeu_si256((__m256i *)(void *)(p), to_half(v))
+#define store_bf16(p, v)  _mm256_storeu_si256((__m256i *)(void *)(p), vf_to_bf16(v))
 #else
 #define vf_add(a, b)  _mm256_add_ps(a, b)
 #define vf_sub(a, b)  _mm256_sub_ps(a, b)
@@ -70,9 +68,6 @@ INLINE float vf_hmax(vf v)
 #define vf_sign(m, s) _mm256_or_ps(m, _mm256_and_ps(vf_set(-0.0f), s)) /* m >= 0 with the sign of s */
 #define vf_exponent(m)                                                                                       \
     _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(m), 23)) /* low bits become the exponent */
-#define vf_from_bf16(p)                                                                                      \
-    _mm256_castsi256_ps(                                                                                     \
-        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
 INLINE __m256i lane_mask(int n)
 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -104,39 +99,55 @@ INLINE float vf_hmax(vf v)
                      _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))
 #endif
 
-/* Of the cache. A word of 32 bits is what one lane takes in a step: a value, or a pair of int8. */
-#define PAIR(type)       ((type) == DT_I8 ? 2 : 1)  /* values in a word */
-#define WORD_BYTES(type) ((type) == DT_F32 ? 4 : 2) /* of a word in memory */
+/* Of the cache. A word is what one lane takes at a time: a value, or a pair. It becomes 32 bits: a float, a
+ * pair of int16, or the pair of bfloat16 as it lies in memory. */
+#define PAIR(type)       ((type) == DT_I8 || (type) == DT_BF16 ? 2 : 1)  /* values in a word */
+#define WORD_BYTES(type) ((type) == DT_F32 || (type) == DT_BF16 ? 4 : 2) /* of a word in memory */
+#ifdef vf_dot_bf16
+#define BF16_TURNS 1
+#else
+#define BF16_TURNS 2 /* each value of a pair as a float */
+#endif
+#define TURNS(type) ((type) == DT_BF16 ? BF16_TURNS : 1) /* multiplications for a word */
 
 /* Words of LANES keys at byte offset `at` of KV tiles of 8 keys. */
 INLINE vf load_keys(enum dtype t, const unsigned char *const *tile, size_t at)
 {
 #if LANES == 16
-    if (t == DT_F32) return load_2_f32(tile[0] + at, tile[1] + at);
+    if (WORD_BYTES(t) == 4) return load_2_f32(tile[0] + at, tile[1] + at);
     __m256i u = load_2(tile[0] + at, tile[1] + at);
-    return t == DT_F16  ? _mm512_cvtph_ps(u)
-           : t == DT_I8 ? vf_cast(_mm512_cvtepi8_epi16(u))
-                        : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(u), 16));
+    return t == DT_F16 ? _mm512_cvtph_ps(u) : vf_cast(_mm512_cvtepi8_epi16(u));
 #else
-    if (t == DT_F32) return vf_load((const float *)(const void *)(tile[0] + at));
-    return t == DT_F16  ? vf_half(tile[0] + at)
-           : t == DT_I8 ? load_pairs(tile[0] + at)
-                        : vf_from_bf16(tile[0] + at);
+    if (WORD_BYTES(t) == 4) return vf_load((const float *)(const void *)(tile[0] + at));
+    return t == DT_F16 ? vf_half(tile[0] + at) : load_pairs(tile[0] + at);
 #endif
 }
 /* Words of LANES dimensions. */
 INLINE vf load_values(enum dtype t, const unsigned char *p)
 {
-    if (t == DT_F32) return vf_load((const float *)(const void *)p);
-    return t == DT_F16 ? vf_half(p) : t == DT_I8 ? load_pairs(p) : vf_from_bf16(p);
+    if (WORD_BYTES(t) == 4) return vf_load((const float *)(const void *)p);
+    return t == DT_F16 ? vf_half(p) : load_pairs(p);
 }
-/* c + a * b: floats, or int32 sums of pairs of int16. */
+/* What the turn multiplies of a word. */
+INLINE vf turn_of(enum dtype t, vf word, int turn)
+{
+    if (TURNS(t) == 1) return word;
+    return vf_cast(turn ? vi_high16(vi_cast(word)) : vi_shl32(vi_cast(word), 16));
+}
+/* c + a * b: floats, also as sums of pairs of bfloat16; or int32 sums of pairs of int16. */
 INLINE vf vf_dot(enum dtype t, vf a, vf b, vf c)
 {
+#ifdef vf_dot_bf16
+    if (t == DT_BF16) return vf_dot_bf16(c, vi_cast(a), vi_cast(b));
+#endif
     if (t != DT_I8) return vf_fma(a, b, c);
+#ifdef vi_dot16
+    return vf_cast(vi_dot16(vi_cast(c), vi_cast(a), vi_cast(b)));
+#else
     vi sum = vi_add32(vi_cast(c), vi_madd16(vi_cast(a), vi_cast(b)));
     vi_keep(sum);
     return vf_cast(sum);
+#endif
 }
 
 /* kv_rotate's bits: within vectors of 8, with either sign for the half that is subtracted, then between them.

@@ -53,7 +53,7 @@ struct step_kernels {
     void (*qkv_prep)(const struct qkv_args *a, int r0, int r1);
     void (*scale_cap)(float *x, int64_t i0, int64_t i1, float scale, float cap);
 };
-extern const struct step_kernels step_avx2, step_avx512;
+extern const struct step_kernels step_avx2, step_avx512, step_vnni, step_bf16;
 
 #ifdef LEVEL /* attn_simd.c's part of the table, for step_simd.c of the same level */
 void LEVEL(attn_tile)(const struct attn_tile *t, float *scratch);

@@ -88,17 +88,22 @@ static void convert(enum dtype t, const float *x, int n, void *to)
 static void store(const struct kv_store *kv, unsigned char *key, unsigned char *value, int t, const float *k,
                   const float *v)
 {
-    int dim = kv->g.head_dim, kt = kv->kt;
+    int dim = kv->g.head_dim;
     union {
         float f[KV_MAX_HEAD];
         uint16_t h[KV_MAX_HEAD];
     } x;
-    convert(kv->g.type, v, dim, value + (size_t)t * kv->row);
     convert(kv->g.type, k, dim, &x);
     if (kv->g.type == DT_F32)
-        for (int d = 0; d < dim; d++) ((float *)(void *)key)[d * kt + t] = x.f[d];
+        for (int d = 0; d < dim; d++) ((float *)(void *)key)[kv_key_at(kv, d, t)] = x.f[d];
     else
-        for (int d = 0; d < dim; d++) ((uint16_t *)(void *)key)[d * kt + t] = x.h[d];
+        for (int d = 0; d < dim; d++) ((uint16_t *)(void *)key)[kv_key_at(kv, d, t)] = x.h[d];
+    if (!kv->paired) {
+        convert(kv->g.type, v, dim, value + (size_t)t * kv->row);
+        return;
+    }
+    convert(kv->g.type, v, dim, &x);
+    for (int d = 0; d < dim; d++) ((uint16_t *)(void *)value)[kv_value_at(kv, d, t)] = x.h[d];
 }
 
 static void store_int8(const struct kv_store *kv, unsigned char *key, unsigned char *value, int t,
@@ -109,9 +114,9 @@ static void store_int8(const struct kv_store *kv, unsigned char *key, unsigned c
     float turned[KV_MAX_HEAD];
     rotate(k, dim, turned);
     ((float *)(void *)key)[t] = quantise(turned, dim, KV_CODE_MAX, code);
-    for (int d = 0; d < dim; d++) key[kv_key_at(d, t)] = (unsigned char)code[d];
+    for (int d = 0; d < dim; d++) key[kv->head + kv_key_at(kv, d, t)] = (unsigned char)code[d];
     ((float *)(void *)value)[t] = quantise(v, dim, KV_CODE_MAX, code);
-    for (int d = 0; d < dim; d++) value[kv_value_at(d, t, dim)] = (unsigned char)code[d];
+    for (int d = 0; d < dim; d++) value[kv->head + kv_value_at(kv, d, t)] = (unsigned char)code[d];
 }
 
 static void prep_row(const struct qkv_args *a, int row, int block, int token)

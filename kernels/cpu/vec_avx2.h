@@ -17,6 +17,7 @@ typedef __m256 vf;
 #define vi_shr16(a, n)   _mm256_srli_epi16(a, n)
 #define vi_shl32(a, n)   _mm256_slli_epi32(a, n)
 #define vi_high16(a)     _mm256_and_si256(a, _mm256_set1_epi32((int)0xffff0000))
+#define vi_low16(a)      _mm256_and_si256(a, _mm256_set1_epi32(0xffff))
 #define vi_add16(a, b)   _mm256_add_epi16(a, b)
 #define vi_add32(a, b)   _mm256_add_epi32(a, b)
 #define vi_mul16(a, b)   _mm256_mullo_epi16(a, b)

@@ -20,6 +20,7 @@ typedef __m512 vf;
 #define vi_shr16(a, n)   _mm512_srli_epi16(a, n)
 #define vi_shl32(a, n)   _mm512_slli_epi32(a, n)
 #define vi_high16(a)     _mm512_and_si512(a, _mm512_set1_epi32((int)0xffff0000))
+#define vi_low16(a)      _mm512_and_si512(a, _mm512_set1_epi32(0xffff))
 #define vi_add16(a, b)   _mm512_add_epi16(a, b)
 #define vi_add32(a, b)   _mm512_add_epi32(a, b)
 #define vi_mul16(a, b)   _mm512_mullo_epi16(a, b)
@@ -39,10 +40,12 @@ typedef __m512 vf;
 #define VEC_EMULATED 0
 #endif
 #if defined(__AVX512VNNI__) || VEC_EMULATED >= 2
-#define vi_dot(acc, u, s) _mm512_dpbusd_epi32(acc, u, s)
+#define vi_dot(acc, u, s)   _mm512_dpbusd_epi32(acc, u, s)
+#define vi_dot16(acc, a, b) _mm512_dpwssd_epi32(acc, a, b)
 #endif
 #if defined(__AVX512BF16__) || VEC_EMULATED >= 2
 #define vf_dot_bf16(acc, a, b) _mm512_dpbf16_ps(acc, (__m512bh)(a), (__m512bh)(b))
+#define vf_to_bf16(v)          ((__m256i)_mm512_cvtneps_pbh(v))
 #endif
 #if VEC_EMULATED
 #define vi_keep(v) ((void)0)

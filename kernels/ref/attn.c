@@ -4,28 +4,31 @@
 #include "kv_store.h"
 #include "ref.h"
 
-static float load(enum dtype t, const unsigned char *p, size_t i)
+/* The i-th value of a tile, or of int8 the code. */
+static float load(const struct kv_store *kv, const unsigned char *tile, size_t i)
 {
-    if (t == DT_F32) return ((const float *)(const void *)p)[i];
+    const unsigned char *p = tile + kv->head;
+    if (kv->g.type == DT_I8) return (int8_t)p[i];
+    if (kv->g.type == DT_F32) return ((const float *)(const void *)p)[i];
     uint16_t u = ((const uint16_t *)(const void *)p)[i];
-    return t == DT_F16 ? half_to_f32(u) : bf16_to_f32(u);
+    return kv->g.type == DT_F16 ? half_to_f32(u) : bf16_to_f32(u);
 }
 
-/* Dimension d of the t-th key (of int8: rotated) or value of a tile. Codes times their scale are exact in
- * double. */
+/* Of the t-th token. A code times its scale is exact in double. */
+static double scale(const struct kv_store *kv, const unsigned char *tile, int t)
+{
+    return kv->g.type == DT_I8 ? ((const float *)(const void *)tile)[t] : 1;
+}
+
+/* Dimension d of the t-th key (of int8: rotated) or value of a tile. */
 static double key(const struct kv_store *kv, const unsigned char *tile, int t, int d)
 {
-    if (kv->g.type == DT_I8)
-        return (double)((const float *)(const void *)tile)[t] * (int8_t)tile[kv_key_at(d, t)];
-    return load(kv->g.type, tile, (size_t)d * kv->kt + t);
+    return scale(kv, tile, t) * load(kv, tile, kv_key_at(kv, d, t));
 }
 
 static double value(const struct kv_store *kv, const unsigned char *tile, int t, int d)
 {
-    if (kv->g.type == DT_I8)
-        return (double)((const float *)(const void *)tile)[t] *
-               (int8_t)tile[kv_value_at(d, t, kv->g.head_dim)];
-    return load(kv->g.type, tile, (size_t)t * kv->g.head_dim + d);
+    return scale(kv, tile, t) * load(kv, tile, kv_value_at(kv, d, t));
 }
 
 /* q: as the keys are, rotated if they are int8 */

@@ -11,7 +11,7 @@
 static const struct {
     const char *name;
     enum dtype kv;
-} MODELS[] = {{"llama3", DT_F16}, {"qwen3", DT_F16}, {"mistral", DT_F16}, {"gemma2", DT_F16},
+} MODELS[] = {{"llama3", DT_F16}, {"qwen3", DT_F16}, {"mistral", DT_BF16}, {"gemma2", DT_F16},
               {"gemma3", DT_F16}, {"llama3", DT_I8}, {"gemma3", DT_I8}};
 #define N_MODEL ((int)(sizeof MODELS / sizeof *MODELS))
 #define N_LEVEL (ISA_COUNT + 1) /* the reference, then each instruction level */

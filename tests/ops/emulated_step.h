@@ -1,5 +1,6 @@
 /* What the ops other than matrix products need beyond emulated_avx512.h, in halves of 256 bits. */
 #pragma once
+#include <string.h>
 #include "emulated_avx512.h"
 
 #undef _mm512_extractf32x8_ps
@@ -62,3 +63,33 @@ static inline __m256i emulated_narrow(simde__m512i v)
 }
 #define _mm512_cvtps_epi32    emulated_round
 #define _mm512_cvtepi32_epi16 emulated_narrow
+static inline simde__m512i emulated_dpwssd(simde__m512i acc, simde__m512i a, simde__m512i b)
+{
+    simde__m512i_private f = simde__m512i_to_private(acc), x = simde__m512i_to_private(a);
+    simde__m512i_private y = simde__m512i_to_private(b);
+    for (int i = 0; i < 2; i++)
+        f.m256i[i] = _mm256_add_epi32(f.m256i[i], _mm256_madd_epi16(x.m256i[i], y.m256i[i]));
+    return simde__m512i_from_private(f);
+}
+/* Rounds to the nearest, ties to even; a number too small for a normal float becomes 0, a NaN stays one. */
+static inline __m256i emulated_to_bf16(simde__m512 v)
+{
+    simde__m512_private x = simde__m512_to_private(v);
+    uint16_t h[16];
+    for (int i = 0; i < 16; i++) {
+        uint32_t u;
+        memcpy(&u, &x.f32[i], sizeof u);
+        if (!(u & 0x7f800000))
+            u &= 0x80000000;
+        else if (x.f32[i] != x.f32[i])
+            u |= 0x400000;
+        else
+            u += 0x7fff + (u >> 16 & 1);
+        h[i] = (uint16_t)(u >> 16);
+    }
+    return _mm256_loadu_si256((const __m256i *)(const void *)h);
+}
+#undef _mm512_dpwssd_epi32
+#undef _mm512_cvtneps_pbh
+#define _mm512_dpwssd_epi32 emulated_dpwssd
+#define _mm512_cvtneps_pbh  emulated_to_bf16

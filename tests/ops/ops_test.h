@@ -37,8 +37,9 @@ static inline double nmse(const float *x, const float *ref, size_t n)
     return err / (sum + 1e-30);
 }
 
-extern const struct step_kernels step_emulated;
-#define LEVEL_EMULATED ISA_COUNT /* the AVX-512 kernels on emulated instructions */
+extern const struct step_kernels step_emulated_avx512, step_emulated_bf16;
+/* Kernels of these levels on emulated instructions, behind the machine's own levels. */
+enum { EMULATED_AVX512 = ISA_COUNT, EMULATED_BF16, LEVELS };
 struct device {
     struct pool *pool;
     struct backend *be;
@@ -48,7 +49,7 @@ static inline bool device_open(struct device *d, int level, int threads)
 {
     struct err e;
     int isa = level;
-    if (level == LEVEL_EMULATED) {
+    if (level >= EMULATED_AVX512) {
 #ifndef HAVE_EMULATED
         return false;
 #endif
@@ -58,7 +59,8 @@ static inline bool device_open(struct device *d, int level, int threads)
     ck_assert_int_eq(pool_open(threads, &d->pool, &e), 0);
     ck_assert_int_eq(cpu_backend_open(d->pool, (enum cpu_isa)isa, &d->be, &e), 0);
 #ifdef HAVE_EMULATED
-    if (level == LEVEL_EMULATED) cpu_of(d->be)->step = &step_emulated;
+    if (level == EMULATED_AVX512) cpu_of(d->be)->step = &step_emulated_avx512;
+    if (level == EMULATED_BF16) cpu_of(d->be)->step = &step_emulated_bf16;
 #endif
     return true;
 }

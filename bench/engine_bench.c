@@ -134,6 +134,7 @@ static int run_latency(const struct engine_bench *b, struct engine *en, int voca
     int status = t && scratch ? 0 : err_set(e, ERR_NOMEM, "out of memory");
     for (int i = 0; !status && i < b->warmup; i++)
         status = run_batch(b, en, vocab, b->batch_size, &random, false, &ignored, e);
+    if (b->profile) profile_reset(b->profile);
     for (int i = 0; !status && i < b->iterations; i++) {
         status = run_batch(b, en, vocab, b->batch_size, &random, false, &t[i], e);
         log_progress("iterations", i + 1, b->iterations);
@@ -169,5 +170,7 @@ static int run_throughput(const struct engine_bench *b, struct engine *en, int v
 
 int engine_bench_run(const struct engine_bench *b, struct engine *en, int vocab, struct err *e)
 {
-    return b->latency ? run_latency(b, en, vocab, e) : run_throughput(b, en, vocab, e);
+    int status = b->latency ? run_latency(b, en, vocab, e) : run_throughput(b, en, vocab, e);
+    if (!status && b->profile) profile_print(b->profile, stdout);
+    return status;
 }

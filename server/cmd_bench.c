@@ -47,7 +47,7 @@ static int check_sizes(const struct engine_bench *b, struct err *e)
 }
 
 /* Random prompts never meet again, so the prefix cache would only cost; the queue takes all requests. */
-static int open_engine(struct launch *l, const struct engine_bench *b, struct err *e)
+static int open_engine(struct launch *l, struct engine_bench *b, struct err *e)
 {
     int wanted = b->latency ? b->batch_size : b->num_prompts;
     l->opt.enable_prefix_caching = false;
@@ -57,6 +57,12 @@ static int open_engine(struct launch *l, const struct engine_bench *b, struct er
     int status = launch_find(l, e);
     if (!status) status = launch_ranks(l, false, e);
     if (!status) status = launch_backend(l, e);
+    if (!status && l->opt.profile) {
+        if (l->comm)
+            return err_param(e, ERR_UNSUPPORTED, "profile", "--profile: ops are timed on one rank only");
+        if ((status = profile_open(l->backend, &l->backend, e))) return status;
+        b->profile = l->backend;
+    }
     if (!status) status = launch_model(l, false, NULL, e);
     return status ? status : launch_engine(l, e);
 }

@@ -5,13 +5,13 @@
 #include "cpu.h"
 #include "panel.h"
 
-#define MAX_ROWS    512         /* rows prepared at once; a longer call is done in pieces */
-#define TILE_BLOCKS 16          /* blocks of rows that a thread runs through one panel */
-#define L2_BYTES    (256 << 10) /* of activations, so that they stay in the L2 cache from panel to panel */
+#define MAX_ROWS  512 /* rows prepared at once; a longer call is done in pieces */
+#define TASK_ROWS 80  /* rows that a thread runs through one panel */
+#define FEW_ROWS  32  /* so few that the first block's wait for weights shows: blocks may be larger */
 
 struct worker {
     struct panel_tile tile;
-    float f[2][TILE_BLOCKS * BLOCK_ROWS * PANEL]; /* [gate, up][row][PANEL] */
+    float f[2][TASK_ROWS * PANEL]; /* [gate, up][row][PANEL] */
 };
 struct linear_state {
     const struct panel_kernels *kernels;
@@ -31,6 +31,7 @@ struct job {
     int n_out;
     bool glu; /* out[0] is the gate and out[1] the up projection; out[0].y gets act(gate) * up */
     enum act act;
+    int n_part;          /* pieces of K in which a block is prepared */
     int n_panel;         /* of all outs; with glu of one */
     int blocks, n_piece; /* row blocks of a task; pieces of the rows */
     int panels, n_chunk; /* panels of a task; chunks of the panels */
@@ -112,25 +113,40 @@ int cpu_linear_reserve(struct cpu_backend *be, int max_rows, int max_in, struct 
 static int block_start(const struct job *j, int b) { return (int)((int64_t)b * j->n / j->n_block); }
 static int padded_in(const struct job *j) { return j->n_in + (j->n_in & 1); }
 
-static void prepare_block(const struct job *j, int b)
+/* [k][rows] */
+static void prepare_plain(const float *x, int n_in, int rows, int k0, int k1, float *a)
 {
-    int row = block_start(j, b), rows = block_start(j, b + 1) - row, n_unit = j->n_in / UNIT;
-    const float *x = j->x + (size_t)row * (size_t)j->n_in;
-    size_t at = (size_t)row * (size_t)padded_in(j);
-    if (j->quant)
-        j->st->kernels->quantise(x, j->n_in, rows, n_unit, j->st->quant + (size_t)row * (size_t)n_unit);
-    for (int k = 0; k < padded_in(j) && (j->plain || j->bf16); k++)
+    for (int k = k0; k < k1; k++)
+        for (int r = 0; r < rows; r++) *a++ = k < n_in ? x[(size_t)r * (size_t)n_in + (size_t)k] : 0;
+}
+
+/* [k/2][rows][2] */
+static void prepare_bf16(const float *x, int n_in, int rows, int k0, int k1, uint16_t *a)
+{
+    for (int k = k0; k < k1; k += 2)
         for (int r = 0; r < rows; r++) {
-            float v = k < j->n_in ? x[(size_t)r * (size_t)j->n_in + (size_t)k] : 0;
-            if (j->plain) j->st->plain[at + (size_t)(k * rows + r)] = v;
-            if (j->bf16) j->st->bf16[at + (size_t)((k / 2 * rows + r) * 2 + k % 2)] = bf16_from_f32(v);
+            const float *pair = x + (size_t)r * (size_t)n_in + k;
+            *a++ = bf16_from_f32(pair[0]);
+            *a++ = k + 1 < n_in ? bf16_from_f32(pair[1]) : 0;
         }
 }
 
-static void prepare_task(void *arg, int b, int worker)
+/* Few rows are one block: K is cut too, so that all threads take part. */
+static void prepare_task(void *arg, int t, int worker)
 {
+    const struct job *j = arg;
+    int b = t % j->n_block, part = t / j->n_block, n_unit = (j->n_in + UNIT - 1) / UNIT;
+    int u0 = part * n_unit / j->n_part, u1 = (part + 1) * n_unit / j->n_part;
+    int k0 = u0 * UNIT, k1 = u1 * UNIT < j->n_in ? u1 * UNIT : padded_in(j);
+    int row = block_start(j, b), rows = block_start(j, b + 1) - row;
+    const float *x = j->x + (size_t)row * (size_t)j->n_in;
+    size_t at = (size_t)row * (size_t)padded_in(j) + (size_t)(k0 * rows);
     (void)worker;
-    prepare_block(arg, b);
+    if (j->quant)
+        j->st->kernels->quantise(x + k0, j->n_in, rows, u1 - u0,
+                                 j->st->quant + (size_t)row * (size_t)n_unit + (size_t)(u0 * rows));
+    if (j->plain) prepare_plain(x, j->n_in, rows, k0, k1, j->st->plain + at);
+    if (j->bf16) prepare_bf16(x, j->n_in, rows, k0, k1, j->st->bf16 + at);
 }
 
 /* Units [u, u + units) of panel p, or the same k of plain weights, times block b. */
@@ -165,7 +181,7 @@ static void panel_product(const struct job *j, const struct weight *w, int p, in
     const struct panel_kernels *k = j->st->kernels;
     int row0 = block_start(j, b0), n_unit = (j->n_in + UNIT - 1) / UNIT,
         step = b1 - b0 > 1 ? TILE_UNITS : n_unit;
-    bool tile = dtype_is_quant(w->type) && j->n > k->tile_rows;
+    bool tile = dtype_is_quant(w->type) && k->expand && j->n > k->many_rows;
     if (tile) step = TILE_UNITS;
     memset(f, 0, (size_t)(block_start(j, b1) - row0) * PANEL * sizeof *f);
     for (int u = 0; u < n_unit; u += step) {
@@ -215,16 +231,25 @@ static struct pool *helpers(const struct cpu_backend *be, bool large) { return l
 
 static int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
+static int block_limit(const struct job *j)
+{
+    const struct panel_kernels *k = j->st->kernels;
+    if (!j->quant && !j->plain) return k->bf16_rows;
+    return j->n > FEW_ROWS ? k->many_rows : k->few_rows;
+}
+
 /* At most st->rows rows. */
 static void run_piece(struct cpu_backend *be, struct job *j)
 {
-    int threads = pool_size(be->pool);
-    j->n_block = ceil_div(j->n, j->st->kernels->block_rows);
-    pool_run(helpers(be, (int64_t)j->n * j->n_in > 16384), j->n_block, prepare_task, j);
+    const struct linear_state *st = j->st;
+    int threads = pool_size(be->pool), limit = block_limit(j);
+    j->n_block = ceil_div(j->n, limit);
+    j->n_part = ceil_div(threads, j->n_block);
+    pool_run(helpers(be, (int64_t)j->n * j->n_in > 16384), j->n_block * j->n_part, prepare_task, j);
 
-    size_t row_bytes = j->quant ? (size_t)(j->n_in / UNIT) * sizeof(struct act_unit) : 0;
-    int fit = row_bytes ? (int)(L2_BYTES / (row_bytes * BLOCK_ROWS)) : TILE_BLOCKS;
-    j->blocks = fit < 1 ? 1 : fit > TILE_BLOCKS ? TILE_BLOCKS : fit;
+    int rows = TASK_ROWS, row_bytes = j->n_in / UNIT * (int)sizeof(struct act_unit);
+    if (j->quant && st->kernels->act_bytes / row_bytes < rows) rows = st->kernels->act_bytes / row_bytes;
+    j->blocks = rows < limit ? 1 : rows / limit;
     j->n_piece = ceil_div(j->n_block, j->blocks);
     j->blocks = ceil_div(j->n_block, j->n_piece);
     /* A few tasks a thread even out one that lost its core for a while; more of them would be too short a run

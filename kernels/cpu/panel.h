@@ -1,4 +1,4 @@
-/* The inner kernels of the matrix products: one panel of 32 outputs (weight.h) times a block of up to 6 rows.
+/* The inner kernels of the matrix products: one panel of 32 outputs (weight.h) times a block of a few rows.
  * There is one table for each instruction level; all state is the caller's.
  *
  * Quantised weights meet activations in int8 with a scale for each 32 values. What is computed, the same at
@@ -11,8 +11,8 @@
 #include "backend.h"
 #include "weight.h"
 
-#define BLOCK_ROWS 6 /* most rows of a block at any level */
-#define TILE_UNITS 8 /* K of a tile: 256, so that a tile stays in the L1 cache */
+#define BLOCK_ROWS 12 /* most rows of a block at any level */
+#define TILE_UNITS 8  /* K of a tile: 256, so that a tile stays in the L1 cache */
 
 /* 32 values of one row. The sums let kernels take the zero point off where it costs nothing, as the start
  * value: neg[h] is minus the sums over k % 4 < 2 and k % 4 >= 2, in the halves k < 16, k >= 16 and in all. */
@@ -32,14 +32,15 @@ struct panel_tile {
     float scale[TILE_UNITS * 2 * PANEL], min[TILE_UNITS * 2 * PANEL];
 };
 
-/* In all calls: rows is 1 to BLOCK_ROWS; a block's activations are [unit or k][rows]; units [first, first +
- * n_unit) of the panel are used (first is a multiple of TILE_UNITS), or k from where the pointers point; f
- * [rows][PANEL] is added to, so that K can be taken in pieces. */
+/* In all calls: rows is 1 to that block's limit below; a block's activations are [unit or k][rows]; units
+ * [first, first + n_unit) of the panel are used (first is a multiple of TILE_UNITS), or k from where the
+ * pointers point; f [rows][PANEL] is added to, so that K can be taken in pieces. */
 struct panel_kernels {
     void (*quantise)(const float *x, int x_stride, int rows, int n_unit, struct act_unit *a);
     void (*dot)(enum dtype t, int rows, const uint8_t *panel, int first, const struct act_unit *a, int n_unit,
                 float *f);
-    /* For many rows: units of a panel into a tile, then any number of blocks. */
+    /* For more than many_rows: units of a panel into a tile, then any number of blocks. NULL where dot is as
+     * fast. */
     void (*expand)(enum dtype t, const uint8_t *panel, int first, int n_unit, struct panel_tile *tile);
     void (*dot_tile)(enum dtype t, int rows, const struct panel_tile *tile, const struct act_unit *a,
                      int n_unit, float *f);
@@ -47,8 +48,10 @@ struct panel_kernels {
     /* BF16 weights by bfloat16 dot products; a is [k/2][rows][2]. NULL where dot_plain takes them. */
     void (*dot_bf16)(int rows, const uint8_t *panel, const uint16_t *a, int n_in, float *f);
     void (*glu)(enum act act, const float *gate, const float *up, float *y, int n); /* y may be gate */
-    int block_rows; /* at most this many rows in a block */
-    int tile_rows;  /* more rows than this go through tiles */
+    /* Most rows of a block when there are few in all, and weights should come from memory just once; when
+     * there are many; and of BF16 weights alone (dot_bf16). */
+    int few_rows, many_rows, bf16_rows;
+    int act_bytes; /* of quantised activations that stay in the L2 cache from panel to panel */
 };
 const struct panel_kernels *panel_kernels(enum cpu_isa isa);
 

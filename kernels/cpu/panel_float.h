@@ -16,7 +16,7 @@ INLINE void plain_dot(const enum dtype T, const int R, const uint8_t *panel, con
     for (int c0 = 0; c0 < PANEL / LANES; c0 += C) {
         const uint8_t *p = panel;
         const float *a = act;
-        vf f[BLOCK_ROWS][MAX_COLS];
+        vf f[ROWS_MAX][MAX_COLS];
         UNROLL for (int r = 0; r < R; r++) UNROLL for (int c = 0; c < C; c++) f[r][c] =
             vf_load(out + PANEL * r + LANES * (c0 + c));
         if (T == DT_BF16) {

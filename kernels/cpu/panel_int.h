@@ -17,6 +17,15 @@
 #else
 #define PLANES(bits) ((bits) == 8 ? 2 : 1)
 #endif
+/* Rows of a block. 16 registers hold the sums of 5 rows by 2 vectors beside what else is live, 32 those of 6.
+ * With 8 rows VNNI kernels keep a few float sums on the stack: worth it where a second block would have to
+ * wait for the weights, not among many blocks. */
+#define ROWS_MANY (LANES == 8 ? 5 : 6)
+#ifdef vi_dot
+#define ROWS_MAX 8
+#else
+#define ROWS_MAX ROWS_MANY
+#endif
 /* AVX2 has registers for 12 sums: few rows take a whole panel in one ascending pass. */
 #define COLS(rows) (LANES == 8 && (rows) <= 3 ? 4 : 2)
 /* Keeps the compiler from loading far ahead of use, or once for two uses: both end in spilled registers. */
@@ -76,7 +85,7 @@ INLINE vi fetch(const int TILE, const int BITS, const int plane, const uint8_t *
  * the zero point in 16-bit lanes. */
 INLINE void group_dot(const int TILE, const int BITS, const int NP, const int R, const int C, const int j0,
                       const int j1, const int part, const vi zero, const uint8_t *codes, const int c0,
-                      const struct act_unit *a, vi x[BLOCK_ROWS][MAX_COLS])
+                      const struct act_unit *a, vi x[ROWS_MAX][MAX_COLS])
 {
 #ifdef vi_dot
     (void)NP;
@@ -87,16 +96,19 @@ INLINE void group_dot(const int TILE, const int BITS, const int NP, const int R,
     }
     UNROLL for (int j = j0; j < j1; j++)
     {
-        UNROLL for (int c = 0; c < C; c++)
+        vi w[MAX_COLS];
+        UNROLL for (int c = 0; c < C; c++) w[c] = fetch(TILE, BITS, 0, codes, c0 + c, j);
+        UNROLL for (int r = 0; r < R; r++)
         {
-            vi w = fetch(TILE, BITS, 0, codes, c0 + c, j);
-            UNROLL for (int r = 0; r < R; r++) x[r][c] = vi_dot(x[r][c], w, vi_bcast(a[r].q + 4 * j));
+            vi q = vi_bcast(a[r].q + 4 * j);
+            UNROLL for (int c = 0; c < C; c++) x[r][c] = vi_dot(x[r][c], w[c], q);
         }
+        if (R > 4) IN_ORDER(); /* with fewer, scales may stay in registers */
     }
 #else
     UNROLL for (int p = 0; p < NP; p++)
     {
-        vi s[BLOCK_ROWS][MAX_COLS];
+        vi s[ROWS_MAX][MAX_COLS];
         UNROLL for (int r = 0; r < R; r++)
         {
             /* Of two planes only the high one has a zero point, 8: 128 = 16 * 8. */
@@ -129,8 +141,8 @@ INLINE void group_dot(const int TILE, const int BITS, const int NP, const int R,
 
 /* f += scales times x, and mins times the sums of the activations. */
 INLINE void group_scale(const int MINS, const int GROUP, const int R, const int C, const int part,
-                        const struct act_unit *a, vi x[BLOCK_ROWS][MAX_COLS], const vf ws[MAX_COLS],
-                        const vf wm[MAX_COLS], vf f[BLOCK_ROWS][MAX_COLS])
+                        const struct act_unit *a, vi x[ROWS_MAX][MAX_COLS], const vf ws[MAX_COLS],
+                        const vf wm[MAX_COLS], vf f[ROWS_MAX][MAX_COLS])
 {
     UNROLL for (int r = 0; r < R; r++)
     {
@@ -169,7 +181,7 @@ INLINE void panel_dot(const int BITS, const int GROUP, const int MINS, const int
     for (int c0 = 0; c0 < PANEL / LANES; c0 += C) {
         const uint8_t *p = panel, *head = panel;
         const struct act_unit *a = act;
-        vf f[BLOCK_ROWS][MAX_COLS];
+        vf f[ROWS_MAX][MAX_COLS];
         UNROLL for (int r = 0; r < R; r++) UNROLL for (int c = 0; c < C; c++) f[r][c] =
             vf_load(out + PANEL * r + LANES * (c0 + c));
         for (int u = 0; u < n_unit;) {
@@ -179,7 +191,7 @@ INLINE void panel_dot(const int BITS, const int GROUP, const int MINS, const int
                 UNROLL for (int h = 0; h < UNIT / GROUP; h++)
                 {
                     const int part = GROUP == UNIT ? 2 : h;
-                    vi x[BLOCK_ROWS][MAX_COLS];
+                    vi x[ROWS_MAX][MAX_COLS];
                     vf ws[MAX_COLS], wm[MAX_COLS];
                     UNROLL for (int c = 0; c < C; c++)
                         group_head(BITS, GROUP, MINS, SUPER, head, p, h, c0 + c, &ws[c], &wm[c]);
@@ -231,14 +243,14 @@ INLINE void tile_dot(const int NP, const int GROUP, const int MINS, const int R,
         const float *scale = tile->scale + W * PARTS * TILE_UNITS * pass;
         const float *min = tile->min + W * PARTS * TILE_UNITS * pass;
         const struct act_unit *a = act;
-        vf f[BLOCK_ROWS][MAX_COLS];
+        vf f[ROWS_MAX][MAX_COLS];
         UNROLL for (int r = 0; r < R; r++) UNROLL for (int c = 0; c < TILE_COLS; c++) f[r][c] =
             vf_load(out + PANEL * r + LANES * c);
         for (int u = 0; u < n_unit; u++, a += R, code += 4 * W * 8 * NP) {
             UNROLL for (int h = 0; h < PARTS; h++, scale += W, min += W)
             {
                 const int part = GROUP == UNIT ? 2 : h;
-                vi x[BLOCK_ROWS][MAX_COLS];
+                vi x[ROWS_MAX][MAX_COLS];
                 vf ws[MAX_COLS], wm[MAX_COLS];
                 group_dot(1, 0, NP, R, TILE_COLS, h * GROUP / 4, (h + 1) * GROUP / 4, part, zero, code, 0, a,
                           x);

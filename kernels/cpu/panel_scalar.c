@@ -83,5 +83,10 @@ static void dot_plain(enum dtype t, int rows, const uint8_t *panel, const float 
         }
 }
 
-const struct panel_kernels panel_scalar = {quantise, dot,       NULL,       NULL,      dot_plain,
-                                           NULL,     glu_apply, BLOCK_ROWS, 0x7fffffff};
+const struct panel_kernels panel_scalar = {.quantise = quantise,
+                                           .dot = dot,
+                                           .dot_plain = dot_plain,
+                                           .glu = glu_apply,
+                                           .few_rows = BLOCK_ROWS,
+                                           .many_rows = BLOCK_ROWS,
+                                           .act_bytes = 256 << 10};

@@ -9,13 +9,14 @@
 #include "panel_float.h"
 
 #define ROWS(X, ...) X(1, __VA_ARGS__) X(2, __VA_ARGS__) TILE_ROWS(X, __VA_ARGS__)
-/* 16 registers hold the sums of 5 rows by 2 vectors beside what else is live; 32 hold more. */
 #if LANES == 8
-#define ROWS_MAX          5
 #define TILE_ROWS(X, ...) X(3, __VA_ARGS__) X(4, __VA_ARGS__) X(5, __VA_ARGS__)
-#else
-#define ROWS_MAX          6
+#elif !defined(vi_dot)
 #define TILE_ROWS(X, ...) X(3, __VA_ARGS__) X(4, __VA_ARGS__) X(5, __VA_ARGS__) X(6, __VA_ARGS__)
+#else
+#define TILE_ROWS(X, ...)                                                                                    \
+    X(3, __VA_ARGS__)                                                                                        \
+    X(4, __VA_ARGS__) X(5, __VA_ARGS__) X(6, __VA_ARGS__) X(7, __VA_ARGS__) X(8, __VA_ARGS__)
 #endif
 
 /* One function for each type and each number of rows, so that each has its own stack frame and registers. */
@@ -25,12 +26,7 @@
     {                                                                                                        \
         panel_dot(b, g, m, s, r, p, a, n, f);                                                                \
     }
-#define FORM(t, b, g, m, s)                                                                                  \
-    ROWS(DOT, t, b, g, m, s)                                                                                 \
-    static __attribute__((noinline)) void expand_##t(const uint8_t *p, int n, struct panel_tile *tile)       \
-    {                                                                                                        \
-        panel_expand(b, g, m, s, p, n, tile);                                                                \
-    }
+#define FORM(t, ...) ROWS(DOT, t, __VA_ARGS__)
 PANEL_FORMS(FORM)
 
 #define DOT_CASE(r, t, ...)                                                                                  \
@@ -53,6 +49,15 @@ static void dot(enum dtype t, int rows, const uint8_t *panel, int first, const s
     }
 }
 
+/* VNNI unpacks in registers as fast as it multiplies; the others gain from tiles as soon as a panel is used
+ * twice. */
+#ifndef vi_dot
+#define EXPAND(t, b, g, m, s)                                                                                \
+    static __attribute__((noinline)) void expand_##t(const uint8_t *p, int n, struct panel_tile *tile)       \
+    {                                                                                                        \
+        panel_expand(b, g, m, s, p, n, tile);                                                                \
+    }
+PANEL_FORMS(EXPAND)
 #define EXPAND_CASE(t, ...)                                                                                  \
     case DT_##t: expand_##t(panel, n_unit, tile); return;
 static void expand(enum dtype t, const uint8_t *panel, int first, int n_unit, struct panel_tile *tile)
@@ -101,6 +106,10 @@ static void dot_tile(enum dtype t, int rows, const struct panel_tile *w, const s
     else
         tile_p16(rows, zero, w, a, n, f);
 }
+#else
+#define expand   NULL
+#define dot_tile NULL
+#endif
 
 #define PLAIN(r, t)                                                                                          \
     static __attribute__((noinline)) void plain_##t##_##r(const uint8_t *p, const float *a, int n, float *f) \
@@ -140,6 +149,7 @@ static void dot_bf16(int rows, const uint8_t *panel, const uint16_t *a, int n_in
 {
     switch (rows) {
         ROWS(BF16, )
+        BF16(9) BF16(10) BF16(11) BF16(12)
     }
 }
 #else
@@ -188,12 +198,7 @@ static void quantise(const float *x, int x_stride, int rows, int n_unit, struct 
         for (int r = 0; r < rows; r++) quantise_unit(x + (size_t)x_stride * r + UNIT * u, a++);
 }
 
-/* VNNI unpacks in registers as fast as it multiplies; the others gain from tiles as soon as a panel is used
- * twice. */
-#ifdef vi_dot
-#define TILE_FROM 0x7fffffff
-#else
-#define TILE_FROM ROWS_MAX
-#endif
-const struct panel_kernels LEVEL(panel) = {quantise, dot,       expand,   dot_tile, dot_plain,
-                                           dot_bf16, glu_apply, ROWS_MAX, TILE_FROM};
+/* Less than half of an L2 cache of 512 KiB; with AVX-512 it is 1 MiB or more. */
+#define ACT_BYTES (LANES == 8 ? 216 << 10 : 512 << 10)
+const struct panel_kernels LEVEL(panel) = {quantise,  dot,      expand,    dot_tile,   dot_plain, dot_bf16,
+                                           glu_apply, ROWS_MAX, ROWS_MANY, BLOCK_ROWS, ACT_BYTES};

@@ -75,7 +75,7 @@ START_TEST(activations_are_quantised_alike)
     make_rows(MAX_IN);
     x[40] = INFINITY;
     x[100] = 1e-38f;
-    for (int rows = 1; rows <= k->block_rows; rows++) {
+    for (int rows = 1; rows <= k->few_rows; rows++) {
         int n = rows * MAX_IN / UNIT;
         panel_scalar.quantise(x, MAX_IN, rows, MAX_IN / UNIT, want_act);
         k->quantise(x, MAX_IN, rows, MAX_IN / UNIT, act);
@@ -117,7 +117,7 @@ START_TEST(quantised_products_agree_bit_for_bit)
             if (!dtype_row_bytes(t, n_in)) continue;
             make_panel(t, n_in);
             make_rows(n_in < 64 ? 64 : n_in);
-            for (int rows = 1; rows <= k->block_rows; rows++) {
+            for (int rows = 1; rows <= k->few_rows; rows++) {
                 scalar_dot(t, rows, n_in, want);
                 memset(y, 0, sizeof y);
                 k->dot(t, rows, panel, 0, act, n_unit, y);
@@ -180,7 +180,7 @@ START_TEST(plain_products_agree)
         make_panel(t, n_in);
         random_floats(x, sizeof x / sizeof *x);
         bool bf16 = t == DT_BF16 && k->dot_bf16;
-        for (int rows = 1; rows <= k->block_rows; rows++) {
+        for (int rows = 1; rows <= (bf16 ? k->bf16_rows : k->few_rows); rows++) {
             for (int j = 0; j < padded; j++)
                 for (int r = 0; r < rows; r++) {
                     uint16_t h = bf16_from_f32(j < n_in ? x[r * n_in + j] : 0);

@@ -29,6 +29,9 @@ static bool open_machine(struct machine *m, int i, int threads)
         return true;
     }
     if (isa > (int)cpu_isa_detect()) return false;
+#ifdef EMULATED /* the levels below run elsewhere, for real */
+    if (isa < (int)cpu_isa_detect()) return false;
+#endif
     /* The reference is slow: one model for each cache. */
     if (isa < 0 && i % N_MODEL != 3 && i % N_MODEL != 5) return false;
     machine_open(m, MODELS[i % N_MODEL].name, isa, threads);
@@ -125,8 +128,10 @@ START_TEST(levels_agree_with_the_reference)
         }
     }
     ck_assert_int_gt(n, 50);
-    /* Another last bit of a key can make it another 8-bit code. */
-    ck_assert_double_lt(worst, MODELS[_i % N_MODEL].kv == DT_I8 ? 0.15 : 5e-3);
+    /* Another last bit of a key can make it another 8-bit code; BF16 products round their inputs to 8 bits.
+     */
+    double limit = _i / N_MODEL - 1 == ISA_AVX512_BF16 ? 0.6 : MODELS[_i % N_MODEL].kv == DT_I8 ? 0.15 : 5e-3;
+    ck_assert_msg(worst < limit, "log-probabilities differ by up to %g", worst);
 }
 END_TEST
 

@@ -99,13 +99,20 @@ static struct backend *open_device(const char *name)
     return device;
 }
 
+/* The level of index i; -1 is the reference. On an emulated machine there is only its highest. */
+#ifdef EMULATED
+static int level_of(int i) { return i ? ISA_COUNT : (int)cpu_isa_detect(); }
+#else
+static int level_of(int i) { return i - 1; }
+#endif
+
 struct backend *rig_backend(int i)
 {
     struct err e = {0};
-    int isa = i - 1;
+    int isa = level_of(i);
     const char *name = getenv("TEST_DEVICE");
     if (name) return i ? NULL : open_device(name);
-    if (i == 0) return ref_backend();
+    if (isa < 0) return ref_backend();
     if (isa > (int)cpu_isa_detect()) return NULL;
     if (!pool) {
         if (pool_open(2, &pool, &e)) return NULL;

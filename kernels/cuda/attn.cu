@@ -83,12 +83,14 @@ static int chunk_keys(const struct cuda *c, const struct attn_list *l)
     return keys < MIN_CHUNK ? MIN_CHUNK : keys > ATTN_WHOLE ? ATTN_WHOLE : (int)keys;
 }
 
-/* A prefill is cut only where its tiles leave most of the device idle: its states are many. */
-void cu_attn_plan(const struct cuda *c, const struct attn_list *l, void *plan)
+/* A prefill is cut only where its tiles leave most of the device idle: its states are many. The second kernel
+ * folds what was cut, and clears padding. A step of decodes always has it: if recorded, it stands for others.
+ */
+bool cu_attn_plan(const struct cuda *c, const struct attn_list *l, int n, void *plan)
 {
     struct attn_plan *p = (struct attn_plan *)plan;
     struct attn_plan_item sum = {0, 0, 0, 0};
-    int keys = chunk_keys(c, l), chunk = c->o.deterministic ? ATTN_SPAN : keys;
+    int keys = chunk_keys(c, l), chunk = c->o.deterministic ? ATTN_SPAN : keys, rows = 0;
     p->n_item = l->n_item;
     p->group = group_of(c);
     for (int i = 0; i < l->n_item; i++) {
@@ -102,8 +104,10 @@ void cu_attn_plan(const struct cuda *c, const struct attn_list *l, void *plan)
         p->item[i] = sum;
         *(small ? &sum.small : &sum.large) += tiles * (cut ? chunks : 1);
         if (cut) sum.part += it->len * chunks;
+        rows += it->len;
     }
     p->item[l->n_item] = sum;
+    return sum.part > 0 || rows < n || l->n_item == n;
 }
 
 void cu_attn(struct backend *be, const struct attn_args *a)
@@ -126,7 +130,7 @@ void cu_attn(struct backend *be, const struct attn_args *a)
     v.part_o = c->attn->part_o, v.part_ml = c->attn->part_ml;
     if (c->o.attention == CUDA_ATTENTION_MMA && v.group == group_of(c) && v.n_head <= c->lim.n_head &&
         v.dim <= c->lim.head_dim && cu_attn_mma_fits(c, &v))
-        cu_attn_mma(c, &v);
+        cu_attn_mma(c, &v, l->fold);
     else
         cu_attn_plain(c, &v);
 }

@@ -81,6 +81,6 @@ static __device__ __forceinline__ float attn_inverse(float l) { return l > 0 ? 1
 /* attn_mma.cu: head sizes up to 256 divisible by 8 (16 for E4M3). */
 void cu_attn_mma_open(struct cuda *c, struct cu_attn *s);
 bool cu_attn_mma_fits(const struct cuda *c, const struct attn_view *v);
-void cu_attn_mma(struct cuda *c, const struct attn_view *v);
+void cu_attn_mma(struct cuda *c, const struct attn_view *v, bool fold);
 /* attn_plain.cu */
 void cu_attn_plain(struct cuda *c, const struct attn_view *v);

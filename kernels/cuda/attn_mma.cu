@@ -297,18 +297,22 @@ static __global__ void __launch_bounds__(attn_shape<D, FP8, FOLD>::THREADS, 2)
     DYNAMIC_SHARED(uint4, shared); /* a ring for each warp, then what threads keep there */
     unsigned char *ring = (unsigned char *)shared, *own = ring + S::RINGS;
     const int parts = ATTN_LARGE_TILE / 16 / S::WARPS; /* blocks' tiles in one of the plan's */
-    int warp = threadIdx.x / 32;
+    int warp = threadIdx.x / 32, place = blockIdx.x;
     pdl_launch();
     pdl_wait();
+    /* The last tiles of a prefill see the most keys. Dealt from the last on, in rounds of alternating
+     * direction, they add up to nearly the same for every block. */
     int n_large = a.plan->item[a.plan->n_item].large * a.n_kv_head * parts;
-    for (int i = blockIdx.x; i < n_large; i += gridDim.x) {
+    for (int left = n_large; left > 0; left -= gridDim.x, place = gridDim.x - 1 - place) {
+        int i = left - 1 - place;
+        if (i < 0) continue;
         struct unit u = find_unit(a, i / parts / a.n_kv_head, i / parts % a.n_kv_head, true);
         u.row += i % parts * S::WARPS * 16;
         if (u.row < a.item[u.item].len * a.group) walk<S, S::WARPS>(a, u, ring, own);
     }
     int n_small = a.plan->item[a.plan->n_item].small * a.n_kv_head;
-    /* One after another to different blocks, from the last one on: it had fewest tiles above. */
-    for (int i = warp * gridDim.x + gridDim.x - 1 - blockIdx.x; i < n_small; i += gridDim.x * S::WARPS) {
+    /* One after another to different blocks, first to those that the last round left out. */
+    for (int i = warp * gridDim.x + place; i < n_small; i += gridDim.x * S::WARPS) {
         struct unit u = find_unit(a, i / a.n_kv_head, i % a.n_kv_head, false);
         walk<S, 1>(a, u, ring + warp * S::RING * S::HALF, own);
     }
@@ -429,11 +433,12 @@ bool cu_attn_mma_fits(const struct cuda *c, const struct attn_view *v)
            v->out_stride % 2 == 0 && c->attn->mma[width_of(v->dim)];
 }
 
-void cu_attn_mma(struct cuda *c, const struct attn_view *v)
+void cu_attn_mma(struct cuda *c, const struct attn_view *v, bool fold)
 {
     struct kernel k = kernel_at(width_of(v->dim), v->kv.fp8, c->o.deterministic);
     LAUNCH_PDL(k.fn, dim3(c->n_sm * 2), dim3(k.threads), k.smem, c->stream, *v);
     CU_LAUNCHED(c);
+    if (!fold) return;
     int jobs = v->n * v->n_head;
     LAUNCH_PDL(fold_kernel, dim3((jobs + FOLD_WARPS - 1) / FOLD_WARPS), dim3(FOLD_WARPS * 32), 0, c->stream,
                *v);

@@ -22,6 +22,7 @@ struct cu_list {
     const int32_t *table;    /* of all lists, one after another */
     const int32_t *row_item; /* [n] item of each row, -1 = padding */
     const void *plan;        /* what cu_attn_plan wrote */
+    bool fold;               /* and said */
 };
 struct cu_step {              /* device addresses; those of a step of n rows are always the same */
     const int32_t *ids, *pos; /* [n] */
@@ -81,10 +82,11 @@ int cu_sample_open(struct cuda *c, struct err *e);
 int cu_sample_reserve(struct cuda *c, struct err *e);
 void cu_sample_close(struct cuda *c);
 
-/* Called by begin for each list, in host memory, which is copied to cu_list.plan. Tiles of work for prefill
- * and splits for decode, built from the items: cu_attn_plan_bytes of so many. */
+/* Called by begin for each list of a step of n rows, in host memory, which is copied to cu_list.plan. Tiles
+ * of work for prefill and splits for decode, built from the items: cu_attn_plan_bytes of so many. False if
+ * attention is done without a second kernel, in this step and in all that may be replayed in its place. */
 size_t cu_attn_plan_bytes(int n_item);
-void cu_attn_plan(const struct cuda *c, const struct attn_list *l, void *plan);
+bool cu_attn_plan(const struct cuda *c, const struct attn_list *l, int n, void *plan);
 
 /* step.cu: copies a step to the device. reserve comes after cu_attn_reserve. */
 int cu_stage_reserve(struct cuda *c, struct err *e);

@@ -74,11 +74,16 @@ void gemm_tile_open(struct cuda *c); /* once for each device */
 
 /* lt.cu: y = x w^T by cublasLt, w [n_out][n_in] BF16, addresses aligned. False if the library refused. */
 enum { LT_ALIGNMENT = 16 };
+struct lt_out {
+    void *y; /* [n][stride] */
+    int stride;
+    enum dtype type; /* DT_F32 or DT_BF16 */
+};
 struct cu_lt;
 struct cu_lt *lt_open(void); /* NULL without the library */
 void lt_close(struct cu_lt *lt);
 bool lt_linear(struct cuda *c, struct cu_lt *lt, const void *w, int n_out, int n_in, const uint16_t *x, int n,
-               float *y, int y_stride, void *scratch);
+               struct lt_out to, void *scratch);
 
 /* pack.cu, on the host: n_row <= TILE rows of w's type into a tile of its kind, and their scales,
  * but for BF16. */

@@ -9,8 +9,8 @@ struct cu_linear {
     unsigned *count;  /* [MAX_COUNTS] */
     void *unpacked; /* UNPACK_BYTES: outputs of a quantised matrix as BF16; with lt, if steps may be that long
                      */
-    float *pair;    /* gate and up of pair_values / 2 results each */
-    size_t pair_values;
+    void *pair;     /* products of a gated unit on their way to the activation */
+    size_t pair_bytes;
 };
 #define PAIR_BYTES   ((size_t)64 << 20)
 #define UNPACK_BYTES ((size_t)64 << 20)
@@ -33,19 +33,18 @@ int cu_linear_open(struct cuda *c, struct err *e)
 int cu_linear_reserve(struct cuda *c, struct err *e)
 {
     struct cu_linear *l = c->linear;
-    size_t want = (size_t)c->lim.max_rows * (size_t)c->lim.max_in * 2, most = PAIR_BYTES / sizeof(float);
-    size_t least =
-        (size_t)c->lim.max_in * 2 * PAIR_ROWS; /* so that even the widest pair goes by some rows at a time */
+    size_t row = (size_t)c->lim.max_in * 2 * sizeof(float), want = (size_t)c->lim.max_rows * row;
+    size_t least = PAIR_ROWS * row; /* so that even the widest pair goes by some rows at a time */
     int rc = 0;
     if (l->lt && !l->unpacked && c->lim.max_rows >= LT_MIN_ROWS_UNPACKED)
         rc = cu_alloc(c, UNPACK_BYTES, "unpacked matrices", &l->unpacked, e);
-    if (want > most) want = most > least ? most : least;
-    if (rc || want <= l->pair_values) return rc;
+    if (want > PAIR_BYTES) want = PAIR_BYTES > least ? PAIR_BYTES : least;
+    if (rc || want <= l->pair_bytes) return rc;
     cudaFree(l->pair);
     l->pair = NULL;
-    l->pair_values = 0;
-    rc = cu_alloc(c, want * sizeof(float), "results of gate and up", (void **)&l->pair, e);
-    if (!rc) l->pair_values = want;
+    l->pair_bytes = 0;
+    rc = cu_alloc(c, want, "results of gate and up", &l->pair, e);
+    if (!rc) l->pair_bytes = want;
     return rc;
 }
 
@@ -106,37 +105,43 @@ static bool wants_library(const struct cu_linear *l, const struct weight *w, int
     return l->lt && (w->kind == KIND_BF16 ? n >= LT_MIN_ROWS : l->unpacked && n >= LT_MIN_ROWS_UNPACKED);
 }
 
-static bool by_library(struct cuda *c, const struct linear_out *o, const void *x, int n)
+/* y = x w^T by cublasLt. False if it refused: then some of y may have been written. */
+static bool by_library(struct cuda *c, const struct weight *w, const void *x, int n, struct lt_out to)
 {
     struct cu_linear *l = c->linear;
-    const struct weight *w = o->w;
-    if (!wants_library(l, w, n) || (uintptr_t)x % LT_ALIGNMENT || (uintptr_t)o->y % LT_ALIGNMENT)
-        return false;
+    if ((uintptr_t)x % LT_ALIGNMENT || (uintptr_t)to.y % LT_ALIGNMENT) return false;
     int n_out = w->info.n_out, n_in = w->info.n_in, fit = n_out;
     if (w->kind != KIND_BF16) fit = (int)(UNPACK_BYTES / 2 / (size_t)n_in) / TILE * TILE;
     if (fit < 1) return false;
     for (int at = 0; at < n_out; at += fit) {
-        int part = n_out - at < fit ? n_out - at : fit;
-        if (w->kind != KIND_BF16) weight_unpack(c, w, at, part, l->unpacked);
-        if (!lt_linear(c, l->lt, w->kind == KIND_BF16 ? w->data : l->unpacked, part, n_in,
-                       (const uint16_t *)x, n, o->y + at, o->y_stride, l->scratch))
+        struct lt_out part = {(char *)to.y + (size_t)at * dtype_info(to.type)->bytes, to.stride, to.type};
+        int few = n_out - at < fit ? n_out - at : fit;
+        if (w->kind != KIND_BF16) weight_unpack(c, w, at, few, l->unpacked);
+        if (!lt_linear(c, l->lt, w->kind == KIND_BF16 ? w->data : l->unpacked, few, n_in, (const uint16_t *)x,
+                       n, part, l->scratch))
             return false;
     }
+    return true;
+}
+
+static void add_bias(struct cuda *c, const struct linear_out *o, int n)
+{
+    int n_out = o->w->info.n_out;
     for (int at = 0; o->bias && at < n; at += 32768) { /* a grid's height is 16 bits */
         int rows = n - at < 32768 ? n - at : 32768;
         LAUNCH_PDL(bias_kernel, dim3((n_out + 255) / 256, rows), dim3(256), 0, c->stream,
                    o->y + (size_t)at * o->y_stride, o->y_stride, o->bias, n_out);
     }
     CU_LAUNCHED(c);
-    return true;
 }
 
 void cu_linear(struct backend *be, const void *x, int n, const struct linear_out *out, int n_out)
 {
     struct cuda *c = cuda_of(be);
     for (int i = 0; i < n_out;) {
-        if (by_library(c, &out[i], x, n)) {
-            i++;
+        if (wants_library(c->linear, out[i].w, n) &&
+            by_library(c, out[i].w, x, n, (struct lt_out){out[i].y, out[i].y_stride, DT_F32})) {
+            add_bias(c, &out[i++], n);
             continue;
         }
         struct gemm_job j = job(c, out[i].w, x, n); /* neighbours of one kind share a launch */
@@ -151,41 +156,78 @@ void cu_linear(struct backend *be, const void *x, int n, const struct linear_out
     }
 }
 
-/* y = act(gate) * up, all [n] values, four a thread */
-static __global__ void glu_kernel(__nv_bfloat16 *y, const float *gate, const float *up, size_t n,
-                                  enum act act)
+static __device__ __forceinline__ void load8(const float *p, float v[8])
 {
-    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 4;
-    pdl_launch();
-    pdl_wait();
-    if (i + 4 <= n) {
-        float4 g = *(const float4 *)(gate + i), u = *(const float4 *)(up + i);
-        uint2 v = {bf16x2_pack(activate(act, g.x) * u.x, activate(act, g.y) * u.y),
-                   bf16x2_pack(activate(act, g.z) * u.z, activate(act, g.w) * u.w)};
-        *(uint2 *)(y + i) = v;
-    } else {
-        for (; i < n; i++) y[i] = __float2bfloat16(activate(act, gate[i]) * up[i]);
-    }
+    float4 a = *(const float4 *)p, b = *(const float4 *)(p + 4);
+    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+    v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+static __device__ __forceinline__ void load8(const bf16 *p, float v[8])
+{
+    bf16x8_unpack(*(const uint4 *)p, v);
 }
 
-/* By products of some rows at a time, then the activation: where one launch cannot do both. */
-static void glu_in_two(struct cuda *c, const void *x, int n, const struct weight *gate,
-                       const struct weight *up, enum act act, void *y)
+/* y = act(gate) * up, all [n] values, eight a thread: n is a multiple, as rows are inputs of a matrix. y may
+ * be gate. */
+template <class T>
+static __global__ void glu_kernel(bf16 *y, const T *gate, const T *up, size_t n, enum act act)
 {
-    struct cu_linear *l = c->linear;
-    int f = gate->info.n_out, n_in = gate->info.n_in;
-    int most = (int)(l->pair_values / 2 / (size_t)f);
-    most -= most % (most >= 128 ? 128 : 4);
-    if (most < 1) cu_note(c, cudaErrorInvalidValue, "linear_glu before reserve"), n = 0;
+    size_t i = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) * 8;
+    float g[8], u[8];
+    pdl_launch();
+    pdl_wait();
+    if (i >= n) return;
+    load8(gate + i, g);
+    load8(up + i, u);
+#pragma unroll
+    for (int k = 0; k < 8; k++) g[k] = activate(act, g[k]) * u[k];
+    *(uint4 *)(y + i) = bf16x8_pack(g);
+}
+template <class T>
+static void activate_all(struct cuda *c, bf16 *y, const T *gate, const T *up, size_t n, enum act act)
+{
+    LAUNCH_PDL((glu_kernel<T>), dim3((unsigned)((n + 2047) / 2048)), dim3(256), 0, c->stream, y, gate, up, n,
+               act);
+    CU_LAUNCHED(c);
+}
+
+/* Of how many rows at a time `pair` has room for the products, row_bytes each: nearly equal shares of n. */
+static int rows_at_once(const struct cu_linear *l, int n, size_t row_bytes)
+{
+    int most = (int)(l->pair_bytes / row_bytes), turns = (n + most - 1) / most;
+    int share = ((n + turns - 1) / turns + 127) / 128 * 128;
+    return share < most ? share : most;
+}
+
+/* Where one launch cannot do all: both products of some rows at a time, then the activation. Products are
+ * BF16 if cublasLt makes both, and then the gate's lies in y itself; else they are float, as our own kernels
+ * keep sums where the result goes. */
+static bool glu_by_library(struct cuda *c, const void *x, int n, const struct weight *gate,
+                           const struct weight *up, enum act act, bf16 *y)
+{
+    int f = gate->info.n_out, most = rows_at_once(c->linear, n, f * sizeof(bf16));
+    bf16 *u = (bf16 *)c->linear->pair;
     for (int at = 0; at < n; at += most) {
         int rows = n - at < most ? n - at : most;
-        size_t values = (size_t)rows * (size_t)f;
-        float *a = l->pair, *b = l->pair + l->pair_values / 2;
-        struct linear_out out[2] = {{gate, NULL, a, f}, {up, NULL, b, f}};
-        cu_linear(&c->base, (const uint16_t *)x + (size_t)at * n_in, rows, out, 2);
-        LAUNCH_PDL(glu_kernel, dim3((unsigned)((values + 1023) / 1024)), dim3(256), 0, c->stream,
-                   (__nv_bfloat16 *)y + (size_t)at * f, a, b, values, act);
-        CU_LAUNCHED(c);
+        const uint16_t *xs = (const uint16_t *)x + (size_t)at * gate->info.n_in;
+        bf16 *g = y + (size_t)at * f;
+        if (!by_library(c, gate, xs, rows, (struct lt_out){g, f, DT_BF16}) ||
+            !by_library(c, up, xs, rows, (struct lt_out){u, f, DT_BF16}))
+            return false;
+        activate_all(c, g, g, u, (size_t)rows * f, act);
+    }
+    return true;
+}
+static void glu_by_floats(struct cuda *c, const void *x, int n, const struct weight *gate,
+                          const struct weight *up, enum act act, bf16 *y)
+{
+    int f = gate->info.n_out, most = rows_at_once(c->linear, n, 2 * f * sizeof(float));
+    for (int at = 0; at < n; at += most) {
+        int rows = n - at < most ? n - at : most;
+        float *g = (float *)c->linear->pair, *u = g + (size_t)rows * f;
+        struct linear_out out[2] = {{gate, NULL, g, f}, {up, NULL, u, f}};
+        cu_linear(&c->base, (const uint16_t *)x + (size_t)at * gate->info.n_in, rows, out, 2);
+        activate_all(c, y + (size_t)at * f, g, u, (size_t)rows * f, act);
     }
 }
 
@@ -194,10 +236,12 @@ void cu_linear_glu(struct backend *be, const void *x, int n, const struct weight
 {
     struct cuda *c = cuda_of(be);
     int f = gate->info.n_out;
-    bool rows = by_rows(n, 2 * f), library = wants_library(c->linear, gate, n);
+    if (wants_library(c->linear, gate, n) && wants_library(c->linear, up, n) &&
+        glu_by_library(c, x, n, gate, up, act, (bf16 *)y))
+        return;
     /* A block of the tiled kernel that walks several parts has no place for both sums. */
-    if (gate->kind != up->kind || library || (!rows && gate->split > 1)) {
-        glu_in_two(c, x, n, gate, up, act, y);
+    if (gate->kind != up->kind || (!by_rows(n, 2 * f) && gate->split > 1)) {
+        glu_by_floats(c, x, n, gate, up, act, (bf16 *)y);
         return;
     }
     struct gemm_job j = job(c, gate, x, n);

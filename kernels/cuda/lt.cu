@@ -21,7 +21,8 @@
 
 /* An algorithm for a shape, found once: the heuristic costs more than a small product. */
 struct choice {
-    int n_out, n_in, y_stride, rows; /* rows: a power of two, n or the next above */
+    int n_out, n_in, stride, rows; /* rows: a power of two, n or the next above */
+    enum dtype type;               /* of y, as is the stride */
     cublasLtMatmulAlgo_t algo;
 };
 enum { MAX_CHOICES = 512 };
@@ -81,11 +82,12 @@ void lt_close(struct cu_lt *lt)
 struct layouts {
     cublasLtMatrixLayout_t w, x, y;
 };
-static bool layouts_make(struct cu_lt *lt, int n_out, int n_in, int n, int y_stride, struct layouts *l)
+static bool layouts_make(struct cu_lt *lt, int n_out, int n_in, int n, struct lt_out to, struct layouts *l)
 {
+    cudaDataType_t y = to.type == DT_BF16 ? CUDA_R_16BF : CUDA_R_32F;
     return lt->MatrixLayoutCreate(&l->w, CUDA_R_16BF, n_in, n_out, n_in) == CUBLAS_STATUS_SUCCESS &&
            lt->MatrixLayoutCreate(&l->x, CUDA_R_16BF, n_in, n, n_in) == CUBLAS_STATUS_SUCCESS &&
-           lt->MatrixLayoutCreate(&l->y, CUDA_R_32F, n_out, n, y_stride) == CUBLAS_STATUS_SUCCESS;
+           lt->MatrixLayoutCreate(&l->y, y, n_out, n, to.stride) == CUBLAS_STATUS_SUCCESS;
 }
 static void layouts_free(struct cu_lt *lt, struct layouts *l)
 {
@@ -118,17 +120,19 @@ static bool heuristic(struct cu_lt *lt, const struct layouts *l, cublasLtMatmulA
 }
 
 /* The choice for a bucket of rows is made at its upper end. NULL if there is none. */
-static const struct choice *choose(struct cu_lt *lt, int n_out, int n_in, int n, int y_stride)
+static const struct choice *choose(struct cu_lt *lt, int n_out, int n_in, int n, struct lt_out to)
 {
     int rows = 1;
     while (rows < n) rows *= 2;
     for (int i = 0; i < lt->n_choice; i++) {
         const struct choice *h = &lt->choice[i];
-        if (h->n_out == n_out && h->n_in == n_in && h->y_stride == y_stride && h->rows == rows) return h;
+        if (h->n_out == n_out && h->n_in == n_in && h->stride == to.stride && h->type == to.type &&
+            h->rows == rows)
+            return h;
     }
-    struct choice made = {n_out, n_in, y_stride, rows, {}};
+    struct choice made = {n_out, n_in, to.stride, rows, to.type, {}};
     struct layouts l = {};
-    bool ok = layouts_make(lt, n_out, n_in, rows, y_stride, &l) && heuristic(lt, &l, &made.algo);
+    bool ok = layouts_make(lt, n_out, n_in, rows, to, &l) && heuristic(lt, &l, &made.algo);
     layouts_free(lt, &l);
     if (!ok) return NULL;
     struct choice *at = &lt->choice[lt->next];
@@ -139,14 +143,14 @@ static const struct choice *choose(struct cu_lt *lt, int n_out, int n_in, int n,
 }
 
 bool lt_linear(struct cuda *c, struct cu_lt *lt, const void *w, int n_out, int n_in, const uint16_t *x, int n,
-               float *y, int y_stride, void *scratch)
+               struct lt_out to, void *scratch)
 {
-    const struct choice *h = choose(lt, n_out, n_in, n, y_stride);
+    const struct choice *h = choose(lt, n_out, n_in, n, to);
     struct layouts l = {};
     float one = 1, zero = 0;
-    bool ok = h && layouts_make(lt, n_out, n_in, n, y_stride, &l) &&
-              lt->Matmul(lt->handle, lt->desc, &one, w, l.w, x, l.x, &zero, y, l.y, y, l.y, &h->algo, scratch,
-                         SCRATCH_BYTES, c->stream) == CUBLAS_STATUS_SUCCESS;
+    bool ok = h && layouts_make(lt, n_out, n_in, n, to, &l) &&
+              lt->Matmul(lt->handle, lt->desc, &one, w, l.w, x, l.x, &zero, to.y, l.y, to.y, l.y, &h->algo,
+                         scratch, SCRATCH_BYTES, c->stream) == CUBLAS_STATUS_SUCCESS;
     layouts_free(lt, &l);
     return ok;
 }

@@ -120,7 +120,7 @@ void cu_begin(struct backend *be, const struct batch *b)
         c->step.list[k].item = (const struct cu_item *)(p.device + p.at);
         c->step.list[k].table = (const int32_t *)(p.device + header_bytes(c, n));
         p.at += align_up((size_t)seats(c, n) * sizeof(struct cu_item));
-        cu_attn_plan(c, l, p.host + p.at);
+        c->step.list[k].fold = cu_attn_plan(c, l, n, p.host + p.at);
         c->step.list[k].plan = p.device + p.at;
         p.at += align_up(cu_attn_plan_bytes(seats(c, n)));
         for (int i = 0; i < n; i++) row_item[i] = -1;

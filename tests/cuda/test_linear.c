@@ -352,16 +352,17 @@ END_TEST
 
 /* ---- gated units ---- */
 
-static void check_glu(struct backend *b, const struct matrix *gate, const struct matrix *up_, enum act act,
-                      int n)
+/* The result lies `shift` values behind an aligned address. */
+static void check_glu_at(struct backend *b, const struct matrix *gate, const struct matrix *up_, enum act act,
+                         int n, size_t shift)
 {
     int f = gate->n_out;
     size_t values = (size_t)n * (size_t)f;
     struct input x = input_new(b, n, gate->n_in);
     float *y = random_floats(values), *want = random_floats(values);
-    void *dy = up(b, NULL, values * 2);
-    b->ops->linear_glu(b, x.d, n, gate->w, up_->w, act, dy);
-    down_mat(b, y, dy, values);
+    uint16_t *dy = up(b, NULL, (values + shift) * 2);
+    b->ops->linear_glu(b, x.d, n, gate->w, up_->w, act, dy + shift);
+    down_mat(b, y, dy + shift, values);
     ref->ops->linear_glu(ref, x.f, n, gate->oracle, up_->oracle, act, want);
     double got = nmse(y, want, values);
     ck_assert_msg(got <= NMSE_ROUNDED * 4, "%s %d x %d, act %d, %d rows: NMSE %g",
@@ -372,6 +373,12 @@ static void check_glu(struct backend *b, const struct matrix *gate, const struct
     input_free(b, x);
 }
 
+static void check_glu(struct backend *b, const struct matrix *gate, const struct matrix *up_, enum act act,
+                      int n)
+{
+    check_glu_at(b, gate, up_, act, n, 0);
+}
+
 START_TEST(gated_units) /* _i: pair of types */
 {
     static const enum dtype types[][2] = {{DT_BF16, DT_BF16}, {DT_F32, DT_F32},   {DT_Q8_0, DT_Q8_0},
@@ -379,6 +386,7 @@ START_TEST(gated_units) /* _i: pair of types */
     struct backend *b = _i == 1 ? be_fp8 : _i == 5 ? be_fixed : be;
     struct matrix *gate = matrix_new(b, types[_i][0], 72, 256), *up_ = matrix_new(b, types[_i][1], 72, 256);
     for (int i = 0; i < N_COUNTS; i++) check_glu(b, gate, up_, (enum act)(i % 4), row_counts[i]);
+    check_glu(b, gate, up_, ACT_SILU, 530); /* quantised ones are unpacked for the library */
     matrix_free(b, gate);
     matrix_free(b, up_);
     gate = matrix_new(b, types[_i][0], 40, 4096),
@@ -395,10 +403,14 @@ START_TEST(gated_units_of_many_rows)
 {
     struct backend *b = cuda_device((struct cuda_options){0});
     cuda_reserve(b, 40, 264, 64);
-    struct matrix *gate = matrix_new(b, DT_BF16, 264, 64), *up_ = matrix_new(b, DT_Q8_0, 264, 64);
-    check_glu(b, gate, up_, ACT_SILU, 130);
+    struct matrix *gate = matrix_new(b, DT_BF16, 264, 64), *up_ = matrix_new(b, DT_BF16, 264, 64);
+    struct matrix *other = matrix_new(b, DT_Q8_0, 264, 64);
+    check_glu(b, gate, other, ACT_SILU, 130);
+    check_glu(b, gate, up_, ACT_SILU, 170);      /* by the library: there is room for 160 */
+    check_glu_at(b, gate, up_, ACT_SILU, 70, 4); /* which refuses: aligned to 8 bytes only */
     matrix_free(b, gate);
     matrix_free(b, up_);
+    matrix_free(b, other);
     backend_close(b);
 }
 END_TEST

@@ -198,9 +198,9 @@ int launch_engine_config(const struct launch *l, struct engine_config *c, struct
     engine_config_init(c);
     if (o->max_model_len > 1 << 24)
         return err_param(e, ERR_INVALID, "max-model-len", "--max-model-len: at most %d", 1 << 24);
-    if (o->max_num_batched_tokens < 1 || o->max_num_batched_tokens > 65536)
+    if (o->max_num_batched_tokens > 65536)
         return err_param(e, ERR_INVALID, "max-num-batched-tokens",
-                         "--max-num-batched-tokens: must be between 1 and 65536");
+                         "--max-num-batched-tokens: must be between 1 and 65536, or 0 for the default");
     if (o->max_num_seqs > 4096)
         return err_param(e, ERR_INVALID, "max-num-seqs", "--max-num-seqs: must be between 1 and 4096");
     if (o->block_size < 8 || o->block_size > 1024 || (o->block_size & (o->block_size - 1)))
@@ -218,6 +218,7 @@ int launch_engine_config(const struct launch *l, struct engine_config *c, struct
     c->max_model_len = (int)o->max_model_len;
     if (o->max_num_seqs) c->max_num_seqs = o->max_num_seqs;
     c->max_batch_tokens = o->max_num_batched_tokens;
+    if (!c->max_batch_tokens) c->max_batch_tokens = l->backend->host ? 512 : 2048;
     if (c->max_num_seqs > c->max_batch_tokens)
         c->max_num_seqs = c->max_batch_tokens; /* every running sequence needs a token a step */
     c->block_size = o->block_size;

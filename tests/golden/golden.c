@@ -105,6 +105,17 @@ void golden_round_ropes(struct arch *a)
         }
 }
 
+/* Int8 costs about three times as much as bfloat16 does here. What multiplies bfloat16, a device or a
+ * processor's level of that name, rounds every input of a matrix to 8 bits. */
+static const struct golden_limits exact[GOLDEN_CACHES] = {{DT_F32, 1e-3, 1e-4, 0.03}, {DT_I8, 1, 0.2, 0.5}},
+                                  rounded[GOLDEN_CACHES] = {{DT_BF16, 1, 0.1, 0.5}, {DT_I8, 1, 0.2, 0.5}},
+                                  device[GOLDEN_CACHES] = {{DT_BF16, 1, 0.1, 0.5}, {DT_E4M3, 4, 0.7, 2}};
+
+const struct golden_limits *golden_limits(const struct backend *be, int i)
+{
+    return (be->mat == DT_BF16 ? device : strcmp(be->isa, "bf16") ? exact : rounded) + i;
+}
+
 void golden_check(const char *name, struct backend *be, struct comm *comm, const struct golden_limits *l)
 {
     char path[512], what[64];

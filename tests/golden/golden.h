@@ -10,6 +10,9 @@ struct golden_limits {
     enum dtype kv_type;
     double logit, logprob, gap;
 };
+enum { GOLDEN_CACHES = 2 }; /* types of cache that a back end is tested with */
+/* What the i-th of them may cost. */
+const struct golden_limits *golden_limits(const struct backend *be, int i);
 /* comm: to the other ranks of be, or NULL. */
 void golden_check(const char *name, struct backend *be, struct comm *comm, const struct golden_limits *l);
 /* The outputs were made by a model that had been cast to bfloat16 and back: its rotary frequencies went

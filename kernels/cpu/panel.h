@@ -47,7 +47,8 @@ struct panel_kernels {
     void (*dot_plain)(enum dtype t, int rows, const uint8_t *panel, const float *a, int n_in, float *f);
     /* BF16 weights by bfloat16 dot products; a is [k/2][rows][2]. NULL where dot_plain takes them. */
     void (*dot_bf16)(int rows, const uint8_t *panel, const uint16_t *a, int n_in, float *f);
-    void (*glu)(enum act act, const float *gate, const float *up, float *y, int n); /* y may be gate */
+    /* n is a multiple of 16; y may be gate */
+    void (*glu)(enum act act, const float *gate, const float *up, float *y, int n);
     /* Most rows of a block when there are few in all, and weights should come from memory just once; when
      * there are many; and of BF16 weights alone (dot_bf16). */
     int few_rows, many_rows, bf16_rows;

@@ -255,15 +255,26 @@ static int32_t draw_filtered(struct sampler *s, const struct gen_params *p, int6
     return draw_cut(s, cut, scale_random(r, cut.mass));
 }
 
+/* The largest logit and the first id that has it; ids are looked at one by one in its block only. */
+static float find_max(const struct sampler *s, const float *x, int32_t *first)
+{
+    float max = -INFINITY;
+    int32_t i = 0;
+    for (int at = 0; at < s->vocab; at += BLOCK) {
+        float m = s->vec->max(x + at, s->vocab - at < BLOCK ? s->vocab - at : BLOCK);
+        if (m > max) max = m, i = at;
+    }
+    while (max > -INFINITY && x[i] != max) i++;
+    *first = i;
+    return max;
+}
+
 int32_t sampler_pick(struct sampler *s, const float *x, const struct gen_params *p, uint64_t r)
 {
-    float max = s->vec->max(x, s->vocab);
+    int32_t first; /* that has the maximum */
+    float max = find_max(s, x, &first);
     if (!isfinite(max)) return -1;
-    if (p->temperature < GREEDY_BELOW || p->top_k == 1) {
-        int32_t i = 0;
-        while (x[i] != max) i++;
-        return i;
-    }
+    if (p->temperature < GREEDY_BELOW || p->top_k == 1) return first;
     int64_t total = fill_weights(s, x, max, 1 / p->temperature);
     bool filtered = (p->top_k > 0 && p->top_k < s->vocab) || p->top_p < 1 || p->min_p > 0;
     return filtered ? draw_filtered(s, p, total, r) : draw_any(s, scale_random(r, total));

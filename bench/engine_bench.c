@@ -134,7 +134,8 @@ static int run_latency(const struct engine_bench *b, struct engine *en, int voca
     int status = t && scratch ? 0 : err_set(e, ERR_NOMEM, "out of memory");
     for (int i = 0; !status && i < b->warmup; i++)
         status = run_batch(b, en, vocab, b->batch_size, &random, false, &ignored, e);
-    if (b->profile) profile_reset(b->profile);
+    /* Without a batch before, the engine may still be warming up. */
+    if (b->profile && b->warmup) profile_reset(b->profile);
     for (int i = 0; !status && i < b->iterations; i++) {
         status = run_batch(b, en, vocab, b->batch_size, &random, false, &t[i], e);
         log_progress("iterations", i + 1, b->iterations);

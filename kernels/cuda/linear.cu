@@ -191,10 +191,16 @@ static void activate_all(struct cuda *c, bf16 *y, const T *gate, const T *up, si
     CU_LAUNCHED(c);
 }
 
-/* Of how many rows at a time `pair` has room for the products, row_bytes each: nearly equal shares of n. */
-static int rows_at_once(const struct cu_linear *l, int n, size_t row_bytes)
+/* Of how many rows at a time `pair` has room for the products, row_bytes each: nearly equal shares of n. 0 if
+ * there is no room. */
+static int rows_at_once(struct cuda *c, int n, size_t row_bytes)
 {
-    int most = (int)(l->pair_bytes / row_bytes), turns = (n + most - 1) / most;
+    int most = (int)(c->linear->pair_bytes / row_bytes);
+    if (most < 1) {
+        cu_note(c, cudaErrorInvalidValue, "linear_glu before reserve");
+        return 0;
+    }
+    int turns = (n + most - 1) / most;
     int share = ((n + turns - 1) / turns + 127) / 128 * 128;
     return share < most ? share : most;
 }
@@ -205,9 +211,9 @@ static int rows_at_once(const struct cu_linear *l, int n, size_t row_bytes)
 static bool glu_by_library(struct cuda *c, const void *x, int n, const struct weight *gate,
                            const struct weight *up, enum act act, bf16 *y)
 {
-    int f = gate->info.n_out, most = rows_at_once(c->linear, n, f * sizeof(bf16));
+    int f = gate->info.n_out, most = rows_at_once(c, n, f * sizeof(bf16));
     bf16 *u = (bf16 *)c->linear->pair;
-    for (int at = 0; at < n; at += most) {
+    for (int at = 0; most && at < n; at += most) {
         int rows = n - at < most ? n - at : most;
         const uint16_t *xs = (const uint16_t *)x + (size_t)at * gate->info.n_in;
         bf16 *g = y + (size_t)at * f;
@@ -221,8 +227,8 @@ static bool glu_by_library(struct cuda *c, const void *x, int n, const struct we
 static void glu_by_floats(struct cuda *c, const void *x, int n, const struct weight *gate,
                           const struct weight *up, enum act act, bf16 *y)
 {
-    int f = gate->info.n_out, most = rows_at_once(c->linear, n, 2 * f * sizeof(float));
-    for (int at = 0; at < n; at += most) {
+    int f = gate->info.n_out, most = rows_at_once(c, n, 2 * f * sizeof(float));
+    for (int at = 0; most && at < n; at += most) {
         int rows = n - at < most ? n - at : most;
         float *g = (float *)c->linear->pair, *u = g + (size_t)rows * f;
         struct linear_out out[2] = {{gate, NULL, g, f}, {up, NULL, u, f}};
